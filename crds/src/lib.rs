@@ -1,0 +1,44 @@
+//! The API types of `funcatron.dev/v1alpha1`: what users write, what the operator answers, and the names and
+//! hashes that follow from them. Never performs I/O, holds no client and reads no clock.
+
+pub mod address;
+mod app;
+pub mod bundle;
+mod condition;
+mod digest;
+mod duration;
+mod env;
+mod environment;
+mod function;
+mod hex;
+pub mod names;
+mod resources;
+mod revision;
+mod route;
+mod trigger;
+
+pub use address::{AddressError, SigningKey};
+pub use app::{App, AppLimits, AppRunners, AppSpec, AppStatus};
+pub use bundle::BundleError;
+pub use condition::{
+    ConditionStatus, ConditionType, Reason, find_condition, is_true, remove_condition, set_condition,
+};
+pub use digest::{Digest, DigestParseError};
+pub use duration::{DurationParseError, Timeout};
+pub use env::{ConfigMapRef, EnvFromSource, EnvVar, EnvVarSource, KeySelector, LocalObjectReference};
+pub use environment::{EnvEntry, EnvError, ObjectKind, RESERVED_PREFIXES, check_env, merged_env};
+pub use function::{FilesSource, FnScale, FnSource, FnSpec, FnStatus, Function};
+pub use resources::{ResourceAmounts, ResourceLimits, memory_bytes};
+pub use revision::{CONCURRENCY_MAX, DEFAULT_CONCURRENCY, DEFAULT_HANDLER, RevisionError, RevisionName, RunDocument};
+pub use route::{
+    Backend, HeaderMatch, HttpMethod, OpenApiSource, OperationRule, PathMatch, PathMatchType, Route, RouteMatch,
+    RouteRule, RouteSpec, RouteStatus,
+};
+pub use trigger::{HttpTrigger, QueueTrigger, Trigger, TriggerSpec, TriggerStatus};
+
+/// The API group of every kind.
+pub const GROUP: &str = "funcatron.dev";
+/// The one served and stored version.
+pub const VERSION: &str = "v1alpha1";
+/// What server-side apply signs our fields with.
+pub const FIELD_MANAGER: &str = "funcatron-operator";

@@ -1,0 +1,189 @@
+//! An App's table: which revision of each Fn serves, and which Fn each HTTP trigger starts. Written by the operator
+//! (or `dev`), read by the gateway. Pure data; never holds a Secret's value.
+
+use std::collections::BTreeMap;
+
+use funcatron_crds::{Digest, RevisionName};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// All that a gateway knows of one App besides its Routes.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AppTable {
+    /// Of this table's form: [`AppTable::VERSION`].
+    pub version: u32,
+    /// The App's namespace.
+    pub namespace: String,
+    /// The App.
+    pub app: String,
+    /// Largest request body.
+    pub body_bytes_max: u64,
+    /// Its Fns by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fns: BTreeMap<String, FnEntry>,
+    /// Its HTTP triggers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<HttpTriggerEntry>,
+}
+
+/// One Fn.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FnEntry {
+    /// The revision that serves; absent: nothing was loaded yet, and calls are answered 503.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionEntry>,
+    /// Longest time from submit to answer.
+    pub timeout_ms: u64,
+}
+
+/// The revision that serves a Fn.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionEntry {
+    /// Its name, and so its queue's.
+    pub name: RevisionName,
+    /// Whose shared runners are woken for it; absent: it has runners of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// Its run document.
+    pub run: Digest,
+    /// Its code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Digest>,
+    /// Calls at once in one process or container.
+    pub concurrency: u32,
+    /// Whether the Fn has a durable queue, which its runners consume as well.
+    #[serde(default)]
+    pub durable: bool,
+}
+
+/// An HTTP trigger, served at `/t/<namespace>/<app><source>`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpTriggerEntry {
+    /// The Trigger.
+    pub name: String,
+    /// Begins with `/`; it and every path below it, by whole segments.
+    pub source: String,
+    /// The Fn that it starts.
+    #[serde(rename = "fn")]
+    pub fn_name: String,
+}
+
+/// Why bytes are no App's table.
+#[derive(Debug, Error)]
+pub enum AppTableReadError {
+    /// Another form.
+    #[error("cannot read the App's table")]
+    Json(#[source] serde_json::Error),
+    /// Written by a newer operator.
+    #[error("the App's table has version {0}, and this gateway reads 1")]
+    Version(u32),
+}
+
+impl AppTable {
+    /// The form that this code reads and writes.
+    pub const VERSION: u32 = 1;
+
+    /// An App without Fns.
+    pub fn new(namespace: impl Into<String>, app: impl Into<String>, body_bytes_max: u64) -> Self {
+        Self {
+            version: Self::VERSION,
+            namespace: namespace.into(),
+            app: app.into(),
+            body_bytes_max,
+            fns: BTreeMap::new(),
+            triggers: Vec::new(),
+        }
+    }
+
+    /// Canonical JSON: the same table gives the same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a table of strings, numbers and lists is always JSON")
+    }
+
+    /// Reads what `to_bytes` wrote; a form of another version is refused by its number.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, AppTableReadError> {
+        #[derive(Deserialize)]
+        struct Form {
+            version: u32,
+        }
+        let form: Form = serde_json::from_slice(bytes).map_err(AppTableReadError::Json)?;
+        if form.version != Self::VERSION {
+            return Err(AppTableReadError::Version(form.version));
+        }
+        serde_json::from_slice(bytes).map_err(AppTableReadError::Json)
+    }
+
+    /// The Fn that the trigger path reaches: the longest source that is the path or a folder of it.
+    pub fn find_trigger(&self, path: &str) -> Option<&HttpTriggerEntry> {
+        self.triggers.iter().filter(|t| covers(&t.source, path)).max_by_key(|t| t.source.trim_end_matches('/').len())
+    }
+}
+
+/// Whole segments: `/hook` covers `/hook` and `/hook/x`, not `/hooks`.
+fn covers(source: &str, path: &str) -> bool {
+    let source = source.trim_end_matches('/');
+    path.strip_prefix(source).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> AppTable {
+        let trigger = |name: &str, source: &str| HttpTriggerEntry {
+            name: name.into(),
+            source: source.into(),
+            fn_name: "invoice".into(),
+        };
+        let mut table = AppTable::new("team-a", "shop", 6_291_456);
+        table.triggers =
+            vec![trigger("hook", "/hook"), trigger("deep", "/hook/deep/"), trigger("other", "/other")];
+        let revision = RevisionEntry {
+            name: RevisionName::parse("invoice-0123abcd").unwrap(),
+            runtime: Some("python".into()),
+            run: Digest::of(b"run"),
+            code: Some(Digest::of(b"code")),
+            concurrency: 1,
+            durable: true,
+        };
+        table.fns.insert("invoice".into(), FnEntry { revision: Some(revision), timeout_ms: 30_000 });
+        table.fns.insert("new".into(), FnEntry { revision: None, timeout_ms: 1 });
+        table
+    }
+
+    #[test]
+    fn what_the_operator_writes_the_gateway_reads() {
+        let bytes = table().to_bytes();
+        assert_eq!(AppTable::from_slice(&bytes).unwrap(), table());
+        assert_eq!(bytes, table().to_bytes());
+    }
+
+    #[test]
+    fn another_version_is_refused_by_its_number() {
+        let mut newer = table();
+        newer.version = 2;
+        let refused = AppTable::from_slice(&newer.to_bytes()).unwrap_err();
+        assert!(matches!(refused, AppTableReadError::Version(2)));
+        assert!(AppTable::from_slice(br#"{"version":2,"unknown":[]}"#).is_err_and(|e| e.to_string().contains('2')));
+        assert!(matches!(AppTable::from_slice(b"{}"), Err(AppTableReadError::Json(_))));
+    }
+
+    #[test]
+    fn the_longest_source_of_whole_segments_wins() {
+        let table = table();
+        let found = |path: &str| table.find_trigger(path).map(|t| t.name.as_str());
+        assert_eq!(found("/hook"), Some("hook"));
+        assert_eq!(found("/hook/x"), Some("hook"));
+        assert_eq!(found("/hook/deep"), Some("deep"));
+        assert_eq!(found("/hook/deep/x"), Some("deep"));
+        assert_eq!(found("/hooks"), None);
+        assert_eq!(found("/"), None);
+        let mut all = AppTable::new("a", "b", 1);
+        all.triggers = vec![HttpTriggerEntry { name: "all".into(), source: "/".into(), fn_name: "f".into() }];
+        assert!(all.find_trigger("/anything").is_some());
+    }
+}
