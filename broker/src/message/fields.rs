@@ -1,0 +1,117 @@
+//! Reading and writing single headers and properties, each error naming its own.
+//!
+//! Knows no message; never looks at a body.
+
+use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
+use crate::link::{HEADER_BYTES_MAX, HEADERS_MAX};
+use crate::message::{CallId, DecodeError, EncodeError, WIRE_HEADER, WIRE_VERSION};
+use crate::names::NAME_BYTES_MAX;
+
+/// Checks what every message of ours must have: its type, the wire version, a bounded header count.
+pub(super) fn check(envelope: &Envelope, kind: &'static str) -> Result<(), DecodeError> {
+    if envelope.headers.len() > HEADERS_MAX {
+        return Err(DecodeError::TooMany(envelope.headers.len()));
+    }
+    let version = envelope.headers.get(WIRE_HEADER).ok_or(DecodeError::Missing(WIRE_HEADER))?;
+    match int(WIRE_HEADER, version)? {
+        WIRE_VERSION => {}
+        other => return Err(DecodeError::Wire(other)),
+    }
+    match envelope.properties.kind.as_deref() {
+        Some(found) if found == kind => Ok(()),
+        Some(found) => Err(DecodeError::Kind { expected: kind, found: shown(found) }),
+        None => Err(DecodeError::Missing("type")),
+    }
+}
+
+/// Foreign text for an error message: bounded, whatever came.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+pub(super) fn call_id(name: &'static str, value: Option<&str>) -> Result<CallId, DecodeError> {
+    let text = value.ok_or(DecodeError::Missing(name))?;
+    text.parse().map_err(|_| invalid(name, "not a UUID"))
+}
+
+pub(super) fn invalid(name: impl Into<String>, reason: impl Into<String>) -> DecodeError {
+    DecodeError::Value { name: name.into(), reason: reason.into() }
+}
+
+pub(super) fn int(name: &str, value: &HeaderValue) -> Result<i64, DecodeError> {
+    match value {
+        HeaderValue::Int(number) => Ok(*number),
+        other => Err(wrong_type(name, "an integer", other)),
+    }
+}
+
+pub(super) fn unsigned(name: &str, value: &HeaderValue) -> Result<u64, DecodeError> {
+    u64::try_from(int(name, value)?).map_err(|_| invalid(name, "negative"))
+}
+
+pub(super) fn text(name: &str, value: HeaderValue) -> Result<String, DecodeError> {
+    match value {
+        HeaderValue::Text(text) => Ok(text),
+        other => Err(wrong_type(name, "text", &other)),
+    }
+}
+
+/// A table whose values are text, such as a path's parameters.
+pub(super) fn texts(name: &str, value: HeaderValue) -> Result<Vec<(String, String)>, DecodeError> {
+    let HeaderValue::Table(table) = value else { return Err(wrong_type(name, "a table", &value)) };
+    if table.len() > HEADERS_MAX {
+        return Err(DecodeError::TooMany(table.len()));
+    }
+    table.into_iter().map(|(key, value)| Ok((key, text(name, value)?))).collect()
+}
+
+pub(super) fn wrong_type(name: &str, expected: &'static str, found: &HeaderValue) -> DecodeError {
+    DecodeError::Type { name: shown(name), expected, found: found.type_name() }
+}
+
+pub(super) fn attempt(value: &HeaderValue) -> Result<u32, DecodeError> {
+    match u32::try_from(int("fn-attempt", value)?) {
+        Ok(attempt) if attempt >= 1 => Ok(attempt),
+        _ => Err(invalid("fn-attempt", "not between 1 and 4294967295")),
+    }
+}
+
+/// Checks what AMQP itself bounds, before anything is sent: lapin would panic or stall on it.
+pub(super) fn sendable(envelope: Envelope) -> Result<Envelope, EncodeError> {
+    let Properties { kind, message_id, correlation_id, reply_to, content_type, user_id, .. } =
+        &envelope.properties;
+    let short = [
+        ("type", kind),
+        ("message-id", message_id),
+        ("correlation-id", correlation_id),
+        ("reply-to", reply_to),
+        ("content-type", content_type),
+        ("user-id", user_id),
+    ];
+    for (name, value) in short {
+        if value.as_ref().is_some_and(|value| value.len() > NAME_BYTES_MAX) {
+            return Err(EncodeError::Long { name: name.to_owned() });
+        }
+    }
+    let headers = count(&envelope.headers)?;
+    if headers > HEADERS_MAX {
+        return Err(EncodeError::TooMany(headers));
+    }
+    match envelope.header_bytes() {
+        bytes if bytes > HEADER_BYTES_MAX => Err(EncodeError::TooLarge(bytes)),
+        _ => Ok(envelope),
+    }
+}
+
+fn count(headers: &Headers) -> Result<usize, EncodeError> {
+    let mut count = headers.len();
+    for (name, value) in headers.iter() {
+        if name.len() > NAME_BYTES_MAX {
+            return Err(EncodeError::Long { name: shown(name) });
+        }
+        if let HeaderValue::Table(inner) = value {
+            count += self::count(inner)?;
+        }
+    }
+    Ok(count)
+}

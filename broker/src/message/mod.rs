@@ -1,0 +1,128 @@
+//! The messages of ours: call, reply, wake, report, cancel; from typed to envelope and back.
+//!
+//! The HTTP body is the message's body, untouched; everything else rides in properties and headers, as
+//! docs/wire.md says. Tenants' runners write replies and reports, so every envelope is read as hostile:
+//! what is missing, wrongly typed or too much is an error that names it. Never performs I/O.
+
+mod call;
+mod fields;
+mod http_headers;
+mod notes;
+mod reply;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use call::{Call, Intent, Undecodable};
+pub use notes::{Cancel, Report, ReportEvent, Wake, WakeKind};
+pub use reply::{Outcome, Reply};
+
+use crate::envelope::Envelope;
+
+/// The wire's major version, in `fn-wire` on every message. A higher one is not understood.
+pub const WIRE_VERSION: i64 = 1;
+/// The header that carries it.
+pub const WIRE_HEADER: &str = "fn-wire";
+/// A JSON body of ours is names, digests and a log's tail.
+pub const JSON_BYTES_MAX: usize = 16 * 1024;
+
+/// Why an envelope is no message of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The AMQP type is another.
+    #[error("type is {found:?}, expected {expected:?}")]
+    Kind {
+        /// What was to be read.
+        expected: &'static str,
+        /// What came.
+        found: String,
+    },
+    /// A version that is not understood.
+    #[error("fn-wire is {0}, and 1 is understood")]
+    Wire(i64),
+    /// A header or property is absent.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A header has another type.
+    #[error("{name} is {found}, expected {expected}")]
+    Type {
+        /// The header.
+        name: String,
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A header or property has a value that makes no sense.
+    #[error("{name} is not valid: {reason}")]
+    Value {
+        /// The header or property.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// More headers than a message may have.
+    #[error("{0} headers, and 256 are allowed")]
+    TooMany(usize),
+    /// The JSON body is not what it should be.
+    #[error("body cannot be read: {0}")]
+    Body(String),
+}
+
+/// Why a message cannot be sent as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// A name or property is longer than AMQP's short strings.
+    #[error("{name} is longer than 255 bytes")]
+    Long {
+        /// The header or property.
+        name: String,
+    },
+    /// More headers than a message may have.
+    #[error("{0} headers, and 256 are allowed")]
+    TooMany(usize),
+    /// Headers do not fit an AMQP frame.
+    #[error("headers of {0} bytes, and 98304 are allowed")]
+    TooLarge(usize),
+    /// The JSON body is too large.
+    #[error("body of {0} bytes, and 16384 are allowed")]
+    Body(usize),
+}
+
+/// One call's id, a UUIDv7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(uuid::Uuid);
+
+impl CallId {
+    /// A new id, of now.
+    pub fn fresh() -> Self {
+        Self(uuid::Uuid::now_v7())
+    }
+
+    /// An id made elsewhere.
+    pub fn from_uuid(id: uuid::Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for CallId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        uuid::Uuid::try_parse(text).map(Self)
+    }
+}
+
+/// Whether a message is one of ours. In a durable queue one that is not is an event.
+pub fn is_ours(envelope: &Envelope) -> bool {
+    envelope.headers.get(WIRE_HEADER).is_some()
+}
+
+#[cfg(test)]
+mod tests;
