@@ -119,7 +119,10 @@ impl AppTable {
 
     /// The Fn that the trigger path reaches: the longest source that is the path or a folder of it.
     pub fn find_trigger(&self, path: &str) -> Option<&HttpTriggerEntry> {
-        self.triggers.iter().filter(|t| covers(&t.source, path)).max_by_key(|t| t.source.trim_end_matches('/').len())
+        self.triggers
+            .iter()
+            .filter(|t| covers(&t.source, path))
+            .max_by_key(|t| t.source.trim_end_matches('/').len())
     }
 }
 
@@ -168,7 +171,10 @@ mod tests {
         newer.version = 2;
         let refused = AppTable::from_slice(&newer.to_bytes()).unwrap_err();
         assert!(matches!(refused, AppTableReadError::Version(2)));
-        assert!(AppTable::from_slice(br#"{"version":2,"unknown":[]}"#).is_err_and(|e| e.to_string().contains('2')));
+        assert!(
+            AppTable::from_slice(br#"{"version":2,"unknown":[]}"#)
+                .is_err_and(|e| e.to_string().contains('2'))
+        );
         assert!(matches!(AppTable::from_slice(b"{}"), Err(AppTableReadError::Json(_))));
     }
 
