@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pathlib
+import shutil
+import tempfile
+from typing import Iterator
+
+import pytest
+
+from harness import Host
+
+
+def _make_short_dir() -> pathlib.Path:
+    # A Unix socket's path has 107 bytes; pytest's own directories are longer on some machines.
+    return pathlib.Path(tempfile.mkdtemp(prefix="fh-"))
+
+
+@pytest.fixture
+def short_dir() -> Iterator[pathlib.Path]:
+    path = _make_short_dir()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def own_host(short_dir: pathlib.Path) -> Iterator[Host]:
+    """A host of the test's own, which it may end."""
+    host = Host(short_dir)
+    yield host
+    if host.process.poll() is None:
+        assert host.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def long_lived_host() -> Iterator[Host]:
+    path = _make_short_dir()
+    host = Host(path)
+    yield host
+    assert host.stop() == 0
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def host(long_lived_host: Host) -> Iterator[Host]:
+    """The host that most tests share, one after the other: that it lives through them is part of the test."""
+    long_lived_host.reset()
+    for code in long_lived_host.directory.glob("code*"):
+        shutil.rmtree(code)
+    yield long_lived_host
+    assert long_lived_host.process.poll() is None
