@@ -1,0 +1,110 @@
+//! `cargo xtask`: the project's own chores, from a broker for tests to a whole cluster. Prints for
+//! people and knows nothing that the product needs to run.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "xtask talks to the person who called it")]
+
+mod broker;
+mod cache;
+mod cluster;
+mod golang;
+mod images;
+mod overlay;
+mod processes;
+mod release;
+mod roots;
+mod run;
+mod test;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::cache::Cache;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Chores of this project")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// A Kubernetes of one node on this machine, as the tests use it
+    #[command(subcommand)]
+    Cluster(Switch),
+    /// Build the project's images, and give them to the cluster if one runs
+    Images,
+    /// Run every test that this machine can run, and say what it cannot
+    Test {
+        /// Only what needs neither broker nor cluster
+        #[arg(long)]
+        unit: bool,
+    },
+    /// A RabbitMQ on this machine's loopback, as the tests use it
+    #[command(subcommand)]
+    Broker(Switch),
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Switch {
+    /// Start it, if it does not run, and print how it is reached
+    Up,
+    /// End it and remove all that it left
+    Down,
+}
+
+fn main() -> ExitCode {
+    match do_chore() {
+        Ok(()) => ExitCode::SUCCESS,
+        // A trace of this program's calls tells its caller nothing.
+        Err(why) => {
+            eprintln!("error: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn do_chore() -> Result<()> {
+    let cache = Cache::open()?;
+    let checkout = checkout()?;
+    match Arguments::parse().chore {
+        Chore::Cluster(Switch::Up) => {
+            let cluster = cluster::up(&cache, &checkout)?;
+            println!("export KUBECONFIG={}", cluster.kubeconfig.display());
+            println!("export PATH={}:$PATH", cluster.programs.display());
+            Ok(())
+        }
+        Chore::Cluster(Switch::Down) => cluster::down(),
+        Chore::Images => images(&cache, &checkout),
+        Chore::Test { unit } => test::run(&cache, &checkout, unit),
+        Chore::Broker(Switch::Up) => {
+            broker::up(&cache, &checkout)?.print();
+            Ok(())
+        }
+        Chore::Broker(Switch::Down) => broker::down(),
+    }
+}
+
+fn images(cache: &Cache, checkout: &Path) -> Result<()> {
+    tools::require(&[tools::FOR_IMAGES, tools::FOR_ROOTS])?;
+    let binary = release::binary(checkout)?;
+    let programs = golang::programs(cache, checkout)?;
+    let (images, tag) = images::Builder::new(cache, checkout, &programs)?.for_product(&binary)?;
+    if cluster::is_running() {
+        cluster::import(&images)?;
+    }
+    for image in images {
+        println!("{} {}", image.name, image.archive.display());
+    }
+    println!("export FUNCATRON_IMAGE_TAG={tag}");
+    Ok(())
+}
+
+/// The checkout that this xtask was built from.
+fn checkout() -> Result<PathBuf> {
+    let parent = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    Ok(parent.context("xtask's folder has no parent")?.to_owned())
+}

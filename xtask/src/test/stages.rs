@@ -1,0 +1,109 @@
+//! The stages that need no cluster: Rust's unit tests, the hosts' own, and those against RabbitMQ.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::count::{Count, Dialect};
+use super::{Bench, Outcome, counted};
+use crate::cache::Key;
+use crate::release::cargo;
+use crate::run::{command, output, run, step};
+use crate::{broker, tools};
+
+const AMQP: &str = "FUNCATRON_TEST_AMQP";
+
+pub(super) fn unit(bench: &Bench<'_>, count: &mut Count) -> Result<Outcome> {
+    let arguments = ["test", "--workspace", "--exclude", "e2e", "--locked", "--no-fail-fast"];
+    counted(command(cargo(), arguments).current_dir(bench.checkout), Dialect::Cargo, count)
+}
+
+/// Tests in files `tests/amqp*.rs`, which the unit stage ignores by name.
+pub(super) fn broker(bench: &Bench<'_>, count: &mut Count) -> Result<Outcome> {
+    let given = std::env::var_os(AMQP).is_some();
+    if !given && !tools::is_root() {
+        return Ok(Outcome::NotRun(format!("takes root for a broker under chroot, or {AMQP} set to one")));
+    }
+    let arguments = [
+        "test",
+        "--workspace",
+        "--exclude",
+        "e2e",
+        "--locked",
+        "--no-fail-fast",
+        "--test",
+        "amqp*",
+        "--",
+        "--ignored",
+    ];
+    let mut tests = command(cargo(), arguments);
+    tests.current_dir(bench.checkout);
+    if given {
+        println!("  using the broker that {AMQP} names");
+        return counted(&mut tests, Dialect::Cargo, count);
+    }
+    let ran_before = broker::is_running();
+    let broker = broker::up(bench.cache, bench.checkout)?;
+    tests.env(AMQP, broker.amqp).env("FUNCATRON_TEST_MANAGEMENT", broker.management);
+    let outcome = counted(&mut tests, Dialect::Cargo, count);
+    if !ran_before {
+        broker::down()?;
+    }
+    outcome
+}
+
+pub(super) fn hosts(bench: &Bench<'_>, count: &mut Count) -> Result<Outcome> {
+    let folder = bench.checkout.join("runner/hosts");
+    println!("python");
+    let python = counted(&mut pytest(bench, &folder.join("python"))?, Dialect::Pytest, count)?;
+    println!("node");
+    let node = counted(&mut node(&folder.join("node"))?, Dialect::Node, count)?;
+    Ok(python.and(node))
+}
+
+fn pytest(bench: &Bench<'_>, host: &Path) -> Result<Command> {
+    let python = environment(bench, host)?.join("bin/python");
+    let mut pytest = command(python, ["-m", "pytest"]);
+    // The checkout stays as it is.
+    pytest.current_dir(host).env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(pytest)
+}
+
+/// Installs what the project file names for its tests.
+const INSTALL: &str = "\
+import subprocess, sys, tomllib
+project = tomllib.load(open(sys.argv[1], 'rb'))['project']
+wanted = project.get('dependencies', []) + project['optional-dependencies']['test']
+pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
+subprocess.check_call(pip + wanted)
+";
+
+/// A virtual environment with what the host's tests need, kept until its project file changes.
+fn environment(bench: &Bench<'_>, host: &Path) -> Result<PathBuf> {
+    tools::require(&[tools::FOR_PYTHON])?;
+    let project = host.join("pyproject.toml");
+    let version = output(&mut command("python3", ["--version"]))?;
+    let key = Key::new("1").with(INSTALL).with(version).with_files(&project)?;
+    let venv = bench.cache.folder("venv")?.join(key.hex());
+    // It knows its own path, so it cannot be made elsewhere and renamed; the mark says that it is whole.
+    let whole = venv.join("whole");
+    if !whole.exists() {
+        step("Python environment", || {
+            crate::cache::remove(&venv)?;
+            run(command("python3", ["-m", "venv"]).arg(&venv))?;
+            run(command(venv.join("bin/python"), ["-c", INSTALL]).arg(&project))?;
+            Ok(std::fs::write(&whole, "")?)
+        })?;
+    }
+    Ok(venv)
+}
+
+fn node(host: &Path) -> Result<Command> {
+    if host.join("package-lock.json").exists() && !host.join("node_modules").exists() {
+        step("npm ci", || run(command("npm", ["ci", "--no-audit", "--no-fund"]).current_dir(host)))?;
+    }
+    let mut node = command("node", ["--test", "--test-reporter=spec"]);
+    node.current_dir(host);
+    Ok(node)
+}
