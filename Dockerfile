@@ -1,8 +1,7 @@
 # The one image: operator, gateway and runner are modes of the one binary.
-# Build the binary first: cargo build --release --locked
+# The context is a folder with the binary that `cargo build --release --locked` made.
 ARG BASE=debian:trixie-slim
 FROM ${BASE}
-ARG BINARY=target/release/funcatron
-COPY --chmod=0555 ${BINARY} /usr/bin/funcatron
+COPY --chmod=0555 funcatron /usr/bin/funcatron
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/funcatron"]
