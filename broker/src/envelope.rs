@@ -18,9 +18,7 @@ pub struct Envelope {
 impl Envelope {
     /// What properties and headers weigh on the wire, within a few bytes each.
     pub fn header_bytes(&self) -> usize {
-        let Properties { kind, message_id, correlation_id, reply_to, content_type, user_id, .. } =
-            &self.properties;
-        let texts = [kind, message_id, correlation_id, reply_to, content_type, user_id];
+        let texts = self.properties.texts();
         let properties: usize = texts.into_iter().flatten().map(|text| text.len() + 1).sum();
         // Flags, delivery mode, timestamp and expiration.
         properties + 40 + self.headers.bytes()
@@ -48,6 +46,14 @@ pub struct Properties {
     pub timestamp_s: Option<u64>,
     /// Whether it survives the broker's restart, in a durable queue.
     pub persistent: bool,
+}
+
+impl Properties {
+    /// Those that AMQP carries as short strings.
+    pub(crate) fn texts(&self) -> [Option<&str>; 6] {
+        let Self { kind, message_id, correlation_id, reply_to, content_type, user_id, .. } = self;
+        [kind, message_id, correlation_id, reply_to, content_type, user_id].map(Option::as_deref)
+    }
 }
 
 /// A header's value.
@@ -82,6 +88,14 @@ impl HeaderValue {
             Self::Bytes(bytes) => 5 + bytes.len(),
             Self::List(values) => 5 + values.iter().map(Self::bytes).sum::<usize>(),
             Self::Table(headers) => 5 + headers.bytes(),
+        }
+    }
+
+    fn names_fit(&self, bytes_max: usize) -> bool {
+        match self {
+            Self::Table(headers) => headers.names_fit(bytes_max),
+            Self::List(values) => values.iter().all(|value| value.names_fit(bytes_max)),
+            _ => true,
         }
     }
 
@@ -179,6 +193,11 @@ impl Headers {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether every name, of tables within too, is at most this long.
+    pub(crate) fn names_fit(&self, bytes_max: usize) -> bool {
+        self.0.iter().all(|(name, value)| name.len() <= bytes_max && value.names_fit(bytes_max))
     }
 
     fn bytes(&self) -> usize {

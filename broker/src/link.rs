@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 pub use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
-use crate::names::{ExchangeName, QueueName};
+use crate::names::{ExchangeName, NAME_BYTES_MAX, QueueName};
 use crate::topology::Item;
 
 /// Returned messages that wait for whoever took the receiver; beyond it the broker's returns wait.
@@ -323,6 +323,30 @@ impl Delivery {
     pub fn take_envelope(&mut self) -> Envelope {
         std::mem::take(&mut self.envelope)
     }
+}
+
+/// Refuses what no carrier can carry, before it is queued: headers fit one frame, bodies the broker.
+pub(crate) fn check_sendable(to: Target<'_>, message: &Envelope) -> Result<(), LinkError> {
+    let long = |what: &str| Err(LinkError::Unsendable(format!("{what} is longer than 255 bytes")));
+    if to.key.len() > NAME_BYTES_MAX {
+        return long("routing key");
+    }
+    if message.properties.texts().into_iter().flatten().any(|text| text.len() > NAME_BYTES_MAX) {
+        return long("a property");
+    }
+    if !message.headers.names_fit(NAME_BYTES_MAX) {
+        return long("a header's name");
+    }
+    let (headers, body) = (message.header_bytes(), message.body.len());
+    if headers > HEADER_BYTES_MAX {
+        let text = format!("headers of {headers} bytes, and {HEADER_BYTES_MAX} are allowed");
+        return Err(LinkError::Unsendable(text));
+    }
+    if body > BODY_BYTES_MAX {
+        let text = format!("body of {body} bytes, and {BODY_BYTES_MAX} are allowed");
+        return Err(LinkError::Unsendable(text));
+    }
+    Ok(())
 }
 
 /// A fresh part for the name of an exclusive queue.
