@@ -1,0 +1,123 @@
+//! The installation under test: the chart, installed by helm once for all tests of a run.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::client;
+use crate::kubectl::{get, helm, kubectl};
+use crate::wait::until;
+
+/// Where the chart is installed.
+pub const SYSTEM: &str = "funcatron-system";
+/// The gateway's own hostname in the tests.
+pub const GATEWAY_HOSTNAME: &str = "gateway.example.com";
+/// The public Service, from inside the cluster.
+pub const GATEWAY: &str = "http://funcatron-gateway.funcatron-system.svc";
+/// The internal Service.
+pub const INTERNAL: &str = "http://funcatron-internal.funcatron-system.svc";
+
+/// A cold broker and image imports on two cores.
+const INSTALL_WITHIN: Duration = Duration::from_secs(180);
+
+static READY: OnceLock<()> = OnceLock::new();
+
+/// Installs the chart at the first call, and waits until it is up.
+///
+/// # Panics
+/// When the installation fails: no test can go on without it.
+#[allow(clippy::panic, reason = "no test can go on without the installation")]
+pub fn ready() {
+    READY.get_or_init(|| {
+        if let Err(error) = install() {
+            panic!("the chart cannot be installed: {error:#}");
+        }
+    });
+}
+
+/// The checkout's root.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The tag of the images under test.
+pub fn tag() -> String {
+    std::env::var("FUNCATRON_IMAGE_TAG").unwrap_or_else(|_| "dev".to_owned())
+}
+
+/// Whether the cluster was built for this run, so that its audit log can be read.
+pub fn is_built() -> bool {
+    std::env::var("FUNCATRON_TEST_CLUSTER").as_deref() == Ok("built")
+}
+
+fn install() -> anyhow::Result<()> {
+    let (chart, tag) = (root().join("charts/funcatron"), tag());
+    let chart = chart.to_str().context("the chart's path is not UTF-8")?;
+    let mut args: Vec<String> = ["upgrade", "--install", "funcatron", chart, "--namespace", SYSTEM, "--create-namespace"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut set = |name: &str, value: &str| args.extend(["--set".to_owned(), format!("{name}={value}")]);
+    set("image.repository", "localhost/funcatron");
+    set("image.tag", &tag);
+    for runtime in ["python", "node"] {
+        set(&format!("hosts.{runtime}.repository"), &format!("localhost/funcatron-host-{runtime}"));
+        set(&format!("hosts.{runtime}.tag"), &tag);
+    }
+    set("broker.bundled.enabled", "true");
+    set("broker.bundled.image.repository", "localhost/rabbitmq");
+    set("broker.bundled.image.tag", "4.3");
+    set("gateway.hostname", GATEWAY_HOSTNAME);
+    set("gateway.replicas", "2");
+    set("operator.replicas", "1");
+    // What a cluster of the user's own needs to pull these images.
+    if let Ok(values) = std::env::var("FUNCATRON_E2E_VALUES") {
+        args.extend(["--values".to_owned(), values]);
+    }
+    helm(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    for rollout in ["statefulset/funcatron-broker", "deployment/funcatron-operator", "deployment/funcatron-gateway"] {
+        rolled_out(SYSTEM, rollout, INSTALL_WITHIN)?;
+    }
+    client::start(&format!("localhost/funcatron-host-python:{tag}"))
+}
+
+/// Waits until a rollout is complete; on failure tells what the pods say.
+pub fn rolled_out(namespace: &str, what: &str, within: Duration) -> anyhow::Result<()> {
+    let timeout = format!("--timeout={}s", within.as_secs());
+    kubectl(&["--namespace", namespace, "rollout", "status", what, &timeout])
+        .map(drop)
+        .with_context(|| kubectl(&["--namespace", namespace, "describe", "pods"]).unwrap_or_default())
+}
+
+/// A fresh namespace, with Pod Security `restricted` enforced; what an earlier run left in it is gone.
+pub fn fresh_namespace(name: &str) -> anyhow::Result<()> {
+    kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait", "--timeout=120s"])?;
+    kubectl(&["create", "namespace", name])?;
+    kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"])?;
+    Ok(())
+}
+
+/// Waits until every object of ours in a namespace is Ready.
+pub fn all_ready(namespace: &str, within: Duration) {
+    until("every App, Fn, Route and Trigger is Ready", within, || {
+        let list = get(namespace, &["apps.funcatron.dev,fns,routes.funcatron.dev,triggers"])?;
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        ensure!(!items.is_empty(), "nothing there");
+        let not_ready: Vec<String> = items.iter().filter(|item| !is_ready(item)).map(describe).collect();
+        ensure!(not_ready.is_empty(), "not Ready:\n{}", not_ready.join("\n"));
+        Ok(())
+    });
+}
+
+fn is_ready(object: &Value) -> bool {
+    let current = object.pointer("/status/observedGeneration") == object.pointer("/metadata/generation");
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    current && conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+fn describe(object: &Value) -> String {
+    let (kind, name) = (object["kind"].as_str().unwrap_or("?"), object["metadata"]["name"].as_str().unwrap_or("?"));
+    format!("{kind} {name}: {}", object["status"]["conditions"])
+}
