@@ -19,11 +19,18 @@ use model::RawDocument;
 pub(crate) struct Description {
     /// Swagger 2.0's `host`. OpenAPI 3's servers name no hostnames to us: the Route and its App do.
     pub(crate) host: Option<String>,
-    pub(crate) base_path: Option<String>,
+    pub(crate) base_path: Option<BasePathText>,
     /// `x-funcatron-fn` of the document itself.
     pub(crate) fn_name: Option<String>,
     /// By path, then by method.
     pub(crate) operations: Vec<Operation>,
+}
+
+/// A document's own base path, unchecked.
+#[derive(Debug)]
+pub(crate) struct BasePathText {
+    pub(crate) at: &'static str,
+    pub(crate) text: String,
 }
 
 /// One operation.

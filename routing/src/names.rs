@@ -89,8 +89,8 @@ impl Hostname {
     }
 }
 
-/// A path below which all of a Route's rules stand; empty for `/`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A path below which all of a Route's rules stand; `/` has no segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct BasePath {
     text: String,
@@ -109,6 +109,12 @@ impl TryFrom<String> for BasePath {
     }
 }
 
+impl Default for BasePath {
+    fn default() -> Self {
+        Self { text: "/".to_owned(), segments: Vec::new() }
+    }
+}
+
 impl From<BasePath> for String {
     fn from(base_path: BasePath) -> Self {
         base_path.as_str().to_owned()
@@ -118,7 +124,7 @@ impl From<BasePath> for String {
 impl BasePath {
     /// `/` or a path without trailing slash.
     pub(crate) fn as_str(&self) -> &str {
-        if self.text.is_empty() { "/" } else { &self.text }
+        &self.text
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {

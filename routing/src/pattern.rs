@@ -117,13 +117,10 @@ impl Pattern {
         if text.chars().any(|c| c.is_control() || c == '?' || c == '#') {
             return Err(PatternError::ForbiddenCharacter);
         }
-        let below_root = match kind {
-            PatternKind::Prefix => below_root.strip_suffix('/').unwrap_or(below_root),
-            PatternKind::Exact | PatternKind::Template => below_root,
-        };
         let segments = match (kind, below_root) {
             (PatternKind::Prefix, "") => Vec::new(),
-            _ => parse_segments(kind, below_root)?,
+            (PatternKind::Prefix, path) => parse_segments(kind, path.strip_suffix('/').unwrap_or(path))?,
+            (PatternKind::Exact | PatternKind::Template, path) => parse_segments(kind, path)?,
         };
         Ok(Self { kind, text: text.to_owned(), segments })
     }

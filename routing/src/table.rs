@@ -132,7 +132,7 @@ impl RouteTable {
         self.rules.len()
     }
 
-    /// The rules, in the order of the document.
+    /// The rules: an OpenAPI document's by path and method, explicit ones in their order.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }

@@ -42,9 +42,9 @@ pub(super) fn compile(
 }
 
 fn document_base_path(description: &Description, problems: &mut Problems) -> BasePath {
-    match description.base_path.as_deref() {
-        None | Some("") => BasePath::default(),
-        Some(text) => base_path("document's base path", text, problems),
+    match &description.base_path {
+        Some(own) if !own.text.is_empty() => base_path(own.at, &own.text, problems),
+        _ => BasePath::default(),
     }
 }
 

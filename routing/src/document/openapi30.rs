@@ -2,9 +2,9 @@
 //! Never takes a hostname from a server's URL, and never reads servers of a path or an operation: both say
 //! where other programs find the API, while the Route says where we serve it.
 
-use super::Description;
 use super::model::{RawDocument, Server};
 use super::operations::{Dialect, Parts, collect};
+use super::{BasePathText, Description};
 use crate::error::{Problems, quoted};
 
 const OPENAPI_30: Dialect = Dialect {
@@ -33,7 +33,8 @@ pub(super) fn describe_as(
     };
     Description {
         host: None,
-        base_path: if base_path_wanted { base_path(&servers, problems) } else { None },
+        base_path: if base_path_wanted { base_path(&servers, problems) } else { None }
+            .map(|text| BasePathText { at: "document#/servers", text }),
         fn_name: raw.fn_name,
         operations: collect(&parts, dialect, problems),
     }

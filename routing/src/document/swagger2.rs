@@ -1,9 +1,9 @@
 //! Swagger 2.0: `host`, `basePath`, shared parameters at the root.
 //! Never decides whether `host` may be served.
 
-use super::Description;
 use super::model::RawDocument;
 use super::operations::{Dialect, Parts, collect};
+use super::{BasePathText, Description};
 use crate::error::Problems;
 
 const SWAGGER_2: Dialect =
@@ -17,7 +17,7 @@ pub(super) fn describe(raw: RawDocument, _base_path_wanted: bool, problems: &mut
     };
     Description {
         host: raw.host,
-        base_path: raw.base_path,
+        base_path: raw.base_path.map(|text| BasePathText { at: "document#/basePath", text }),
         fn_name: raw.fn_name,
         operations: collect(&parts, &SWAGGER_2, problems),
     }

@@ -83,5 +83,6 @@ fn parse_yaml(text: &str) -> Result<RawDocument, UnpackError> {
         },
         with_snippet: false,
     };
-    serde_yaml::from_str_with_options(text, options).map_err(|error| UnpackError::Yaml(error.to_string()))
+    serde_yaml::from_str_with_options(text, options)
+        .map_err(|error| UnpackError::Yaml(error.render_with_formatter(&serde_yaml::UserMessageFormatter)))
 }
