@@ -1,0 +1,337 @@
+//! One delivery from its arrival to its settlement: read, run, replied to, acknowledged. In that order, always.
+//!
+//! Never decides when a delivery starts: that is the slots'.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use funcatron_broker::link::{Delivery, Envelope, LinkError, Target};
+use funcatron_broker::message::{Call, CallId, Outcome, Reply, ReportEvent, is_ours};
+use http::{HeaderMap, Request};
+use http_body_util::Full;
+use tracing::{debug, warn};
+
+use crate::admission::{Admission, Start, admit};
+use crate::cancelled::Cancelled;
+use crate::http_stream::answer::{self, Answer};
+use crate::http_stream::client::ExchangeError;
+use crate::http_stream::request;
+use crate::instance::{Breakage, Instance};
+use crate::session::{Identity, News, Session, now_ms};
+use crate::slots::Lane;
+
+/// A function's library that keeps the deadline itself answers 504 right at it, and its process need not die.
+const KILL_GRACE: Duration = Duration::from_millis(100);
+
+/// A delivery that is to run.
+#[derive(Debug)]
+pub(crate) struct Job {
+    lane: Lane,
+    work: Work,
+    unsettled: Unsettled,
+}
+
+#[derive(Debug)]
+enum Work {
+    Call(Box<Call>),
+    Event(Box<Envelope>),
+}
+
+impl Work {
+    fn asker(&self) -> Option<Asker> {
+        match self {
+            Self::Call(call) => Asker::of(call),
+            Self::Event(_) => None,
+        }
+    }
+}
+
+/// A delivery to be settled, and over what.
+#[derive(Debug)]
+struct Unsettled {
+    delivery: Delivery,
+    session: Arc<Session>,
+}
+
+/// Who waits for what became of a call.
+#[derive(Debug)]
+struct Asker {
+    id: CallId,
+    attempt: u32,
+    reply_to: String,
+}
+
+/// What is to be told and done about a delivery that does not run, or has run.
+#[derive(Debug)]
+pub(crate) struct Settlement {
+    unsettled: Unsettled,
+    asker: Option<Asker>,
+    result: Outcome,
+    headers: HeaderMap,
+    body: Bytes,
+    last_word: LastWord,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastWord {
+    Ack,
+    TryAgain,
+    DeadLetter,
+}
+
+/// What becomes of a delivery when it comes.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// It is to run.
+    Run(Job),
+    /// It is not: this is to be said.
+    Settle(Box<Settlement>),
+}
+
+/// Reads a delivery. ▪ A sync call that was out before never runs: it may have run, and whoever asked decides.
+pub(crate) fn take(lane: Lane, mut delivery: Delivery, session: Arc<Session>) -> Taken {
+    let envelope = delivery.take_envelope();
+    let redelivered = delivery.redelivered;
+    let unsettled = Unsettled { delivery, session };
+    if lane == Lane::Durable && !is_ours(&envelope) {
+        return Taken::Run(Job { lane, work: Work::Event(Box::new(envelope)), unsettled });
+    }
+    let call = match Call::from_envelope(envelope) {
+        Ok(call) => call,
+        Err(unread) => {
+            warn!(reason = %unread.reason, "message is no call");
+            let asker = unread.id.zip(unread.reply_to);
+            let asker = asker.map(|(id, reply_to)| Asker { id, attempt: unread.attempt, reply_to });
+            let last_word = if lane == Lane::Durable { LastWord::DeadLetter } else { LastWord::Ack };
+            let refused =
+                Settlement::refused(unsettled, asker, Outcome::BadWire, unread.reason.to_string(), last_word);
+            return Taken::Settle(Box::new(refused));
+        }
+    };
+    if lane == Lane::Sync && redelivered {
+        let (asker, words) = (Asker::of(&call), "the runner that had this call was lost");
+        let lost = Settlement::refused(unsettled, asker, Outcome::RunnerLost, words, LastWord::Ack);
+        return Taken::Settle(Box::new(lost));
+    }
+    Taken::Run(Job { lane, work: Work::Call(Box::new(call)), unsettled })
+}
+
+impl Asker {
+    fn of(call: &Call) -> Option<Self> {
+        let reply_to = call.reply_to.clone()?;
+        Some(Self { id: call.id, attempt: call.attempt, reply_to })
+    }
+}
+
+impl Settlement {
+    fn refused(
+        unsettled: Unsettled,
+        asker: Option<Asker>,
+        result: Outcome,
+        words: impl Into<Bytes>,
+        last_word: LastWord,
+    ) -> Self {
+        Self { unsettled, asker, result, headers: HeaderMap::new(), body: words.into(), last_word }
+    }
+}
+
+impl Job {
+    /// The kind of queue that it came from.
+    pub(crate) const fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// What is said of a delivery in hand when its revision will not come up here.
+    pub(crate) fn give_up(self, news: &News) -> Box<Settlement> {
+        let Self { lane, work, unsettled } = self;
+        let asker = work.asker();
+        let (outcome, words) = match news.event {
+            ReportEvent::KeyMissing => (Outcome::NotHere, "the function's configuration is incomplete"),
+            _ => (Outcome::Failed, "the function could not be started"),
+        };
+        let last_word = if lane == Lane::Durable { LastWord::TryAgain } else { LastWord::Ack };
+        Box::new(Settlement::refused(unsettled, asker, outcome, words, last_word))
+    }
+}
+
+/// Runs deliveries of one revision.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub identity: Arc<Identity>,
+    pub cancelled: Arc<Cancelled>,
+    /// How long one attempt at an event may take.
+    pub timeout_ms: u64,
+}
+
+/// What an attempt came to.
+struct Attempted {
+    outcome: Outcome,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Attempted {
+    fn not(outcome: Outcome, words: impl Into<Bytes>) -> Self {
+        Self { outcome, headers: HeaderMap::new(), body: words.into() }
+    }
+}
+
+impl Caller {
+    /// Runs a delivery and settles it. Comes back with it where nothing was sent: it is to start elsewhere.
+    pub(crate) async fn run(&self, job: Job, instance: &Instance) -> Option<Job> {
+        // Its broker has given it to another by now.
+        if job.unsettled.session.is_down() {
+            return None;
+        }
+        let (job, limit) = match self.screen(job) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                self.settle(*refusal).await;
+                return None;
+            }
+        };
+        let connection = match instance.connect().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                instance.condemn(Breakage::Broken(error.to_string()));
+                return Some(job);
+            }
+        };
+        let Job { lane, work, unsettled } = job;
+        let (asker, request) = Self::request_of(work, &unsettled.delivery, limit);
+        let exchange = instance.exchange(connection, request);
+        let Attempted { outcome, headers, body } = attempt(instance, exchange, limit).await;
+        let ran = matches!(outcome, Outcome::Answer(_));
+        let last_word = if lane == Lane::Durable && !ran { LastWord::TryAgain } else { LastWord::Ack };
+        self.settle(Settlement { unsettled, asker, result: outcome, headers, body, last_word }).await;
+        None
+    }
+
+    /// How long a delivery may run, or what is said instead; nothing, where nobody listens any more.
+    pub(crate) fn screen(&self, job: Job) -> Result<(Job, Duration), Box<Settlement>> {
+        let Job { lane, work, unsettled } = job;
+        let start = match &work {
+            Work::Call(call) if lane == Lane::Sync && self.cancelled.take(call.id) => {
+                let words = "nobody waits for this call any more";
+                return Err(Box::new(Settlement::refused(
+                    unsettled,
+                    None,
+                    Outcome::Expired,
+                    words,
+                    LastWord::Ack,
+                )));
+            }
+            Work::Call(call) => Start {
+                lane,
+                attempt: call.attempt,
+                deadline_ms: call.deadline_ms,
+                timeout_ms: call.timeout_ms,
+            },
+            Work::Event(_) => Start { lane, attempt: 1, deadline_ms: 0, timeout_ms: self.timeout_ms },
+        };
+        match admit(start, now_ms()) {
+            Admission::Run(limit) => Ok((Job { lane, work, unsettled }, limit)),
+            Admission::Refuse(outcome) => {
+                let asker = work.asker();
+                let words = "the call came too late to be started";
+                Err(Box::new(Settlement::refused(unsettled, asker, outcome, words, LastWord::Ack)))
+            }
+        }
+    }
+
+    fn request_of(work: Work, delivery: &Delivery, limit: Duration) -> (Option<Asker>, Request<Full<Bytes>>) {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = now_ms().saturating_add(limit_ms);
+        let returned = delivery.delivery_count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        match work {
+            Work::Call(call) => {
+                let asker = Asker::of(&call);
+                let attempt = call.attempt.saturating_add(returned);
+                (asker, request::of_call(*call, attempt, deadline_ms))
+            }
+            Work::Event(event) => {
+                let attempt = returned.saturating_add(1);
+                let (exchange, key) = (&delivery.exchange, &delivery.routing_key);
+                (None, request::of_event(*event, exchange, key, attempt, deadline_ms))
+            }
+        }
+    }
+
+    /// Replies, then gives the broker its last word.
+    pub(crate) async fn settle(&self, settlement: Settlement) {
+        let Settlement { unsettled, asker, result, headers, body, last_word } = settlement;
+        let Unsettled { delivery, session } = unsettled;
+        if session.is_down() {
+            return;
+        }
+        if let Some(asker) = asker
+            && let Err(error) =
+                self.reply(&session, asker, Attempted { outcome: result, headers, body }).await
+        {
+            if matches!(error, LinkError::Closed(_)) {
+                return;
+            }
+            // The call has run: giving it to another would run it twice. Its asker learns by its deadline.
+            warn!(%error, "reply not sent");
+        }
+        let settled = match last_word {
+            LastWord::Ack => delivery.ack().await,
+            LastWord::TryAgain => delivery.reject(true).await,
+            LastWord::DeadLetter => delivery.reject(false).await,
+        };
+        if let Err(error) = settled {
+            debug!(%error, "delivery not settled");
+        }
+    }
+
+    async fn reply(&self, session: &Session, asker: Asker, attempted: Attempted) -> Result<(), LinkError> {
+        let Asker { id, attempt, reply_to } = asker;
+        let Attempted { outcome, headers, body } = attempted;
+        let user_id = self.identity.names.user();
+        let reply = Reply { id, user_id: Some(user_id.to_owned()), attempt, outcome, headers, body };
+        let to = Target::exchange(&self.identity.replies, &reply_to);
+        let refused = match reply.into_envelope() {
+            Ok(envelope) => match session.link.publish(to, envelope, false).await {
+                Err(LinkError::Unsendable(why)) => why,
+                sent => return sent,
+            },
+            Err(error) => error.to_string(),
+        };
+        let words = format!("the function's answer cannot be carried: {refused}");
+        let failed = Reply::without_answer(id, user_id, attempt, Outcome::Failed, words).into_envelope();
+        let failed = failed.map_err(|error| LinkError::Unsendable(error.to_string()))?;
+        session.link.publish(to, failed, false).await
+    }
+}
+
+/// Waits for the answer, the function's end or the time's.
+async fn attempt(instance: &Instance, mut exchange: crate::instance::Exchange, limit: Duration) -> Attempted {
+    let answer = tokio::select! {
+        biased;
+        answer = &mut exchange => answer,
+        () = instance.died() => {
+            return Attempted::not(Outcome::Failed, "the function's process ended");
+        }
+        () = tokio::time::sleep(limit + KILL_GRACE) => {
+            instance.condemn(Breakage::Hung(exchange));
+            return Attempted::not(Outcome::TimedOut, "the function did not answer in time");
+        }
+    };
+    match answer.map(answer::read) {
+        Ok(Answer::Answered { status, headers, body }) => {
+            Attempted { outcome: Outcome::Answer(status), headers, body }
+        }
+        Ok(Answer::Failed) => Attempted::not(Outcome::Failed, "the function failed"),
+        Ok(Answer::TimedOut) => Attempted::not(Outcome::TimedOut, "the function ran out of time"),
+        Ok(Answer::Nonsense(why)) => {
+            instance.condemn(Breakage::Nonsense(why.to_owned()));
+            Attempted::not(Outcome::Failed, "the function's answer makes no sense")
+        }
+        Err(error @ ExchangeError::TooLarge) => Attempted::not(Outcome::Failed, error.to_string()),
+        Err(error @ ExchangeError::Broken(_)) => {
+            instance.condemn(Breakage::Broken(error.to_string()));
+            Attempted::not(Outcome::Failed, error.to_string())
+        }
+    }
+}

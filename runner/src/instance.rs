@@ -1,0 +1,116 @@
+//! A running function process as calls see it, and the phases of bringing one up.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::Full;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::http_stream::client::{Connection, ExchangeError, Pool};
+use crate::http_stream::socket::ConnectError;
+use crate::session::News;
+
+/// An exchange that may outlive its call.
+pub(crate) type Exchange = BoxFuture<'static, Result<Response<Bytes>, ExchangeError>>;
+
+/// How a function process broke the contract.
+pub(crate) enum Breakage {
+    /// It did not answer in time. The exchange goes on: its end tells that the function lives.
+    Hung(Exchange),
+    /// It answered what is no answer.
+    Nonsense(String),
+    /// Its connection broke, or could not be made.
+    Broken(String),
+}
+
+impl fmt::Debug for Breakage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hung(_) => f.write_str("hung"),
+            Self::Nonsense(why) => write!(f, "nonsense: {why}"),
+            Self::Broken(why) => write!(f, "broken: {why}"),
+        }
+    }
+}
+
+/// One function process that listens on its socket.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pool: Arc<Pool>,
+    condemned: CancellationToken,
+    dead: CancellationToken,
+    breakage: mpsc::Sender<Breakage>,
+}
+
+impl Instance {
+    /// A process that has come up at `socket`; the first breakage of it comes out of the receiver.
+    pub(crate) fn new(socket: &Path, concurrency: u16) -> (Arc<Self>, mpsc::Receiver<Breakage>) {
+        // One breakage ends an instance: there is room for one.
+        let (breakage, breakages) = mpsc::channel(1);
+        let (condemned, dead) = (CancellationToken::new(), CancellationToken::new());
+        let pool = Pool::new(socket, usize::from(concurrency));
+        (Arc::new(Self { pool, condemned, dead, breakage }), breakages)
+    }
+
+    /// A connection to send one request on. Where this fails, nothing was sent.
+    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
+        self.pool.connect().await
+    }
+
+    /// Sends a request. The exchange owns what it needs.
+    pub(crate) fn exchange(&self, connection: Connection, request: Request<Full<Bytes>>) -> Exchange {
+        let pool = Arc::clone(&self.pool);
+        Box::pin(async move { pool.exchange(connection, request).await })
+    }
+
+    /// No further call starts here.
+    pub(crate) fn condemn(&self, breakage: Breakage) {
+        self.condemned.cancel();
+        // A second breakage says nothing new.
+        let _ = self.breakage.try_send(breakage);
+    }
+
+    /// Whether a call may start here.
+    pub(crate) fn takes_calls(&self) -> bool {
+        !self.condemned.is_cancelled() && !self.dead.is_cancelled()
+    }
+
+    /// The process is gone, or about to be killed: what runs there will not end.
+    pub(crate) fn bury(&self) {
+        self.dead.cancel();
+    }
+
+    /// Resolves once the process is gone.
+    pub(crate) async fn died(&self) {
+        self.dead.cancelled().await;
+    }
+}
+
+/// How far a revision has come up.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    /// Not yet, or not again.
+    Starting,
+    /// It takes calls.
+    Up(Arc<Instance>),
+    /// It will not come up here: why, as it was reported.
+    Failed(News),
+}
+
+impl Phase {
+    /// The process to call, if there is one that takes calls.
+    pub(crate) fn instance(&self) -> Option<&Arc<Instance>> {
+        match self {
+            Self::Up(instance) if instance.takes_calls() => Some(instance),
+            _ => None,
+        }
+    }
+}
+
+/// How far a revision has come up, as those see it who wait for it.
+pub(crate) type Phases = watch::Receiver<Phase>;

@@ -1,0 +1,107 @@
+//! The runner: message in, function called, reply out; wakes, slots, drain.
+//!
+//! Consumes the queues of the revisions it hosts and calls their functions over Fn's http-stream contract. Speaks to
+//! the broker, to a function's or a host's Unix socket and to the gateway's bundles, and never to Kubernetes.
+
+mod admission;
+mod backoff;
+mod call;
+mod cancelled;
+mod code_store;
+mod config;
+mod control;
+mod dedicated;
+mod env;
+mod fetch;
+pub mod host_process;
+mod http_stream;
+mod instance;
+mod keeper;
+mod links;
+mod ready;
+mod registry;
+mod session;
+mod shared;
+mod slots;
+mod taker;
+mod tap;
+mod wake;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use funcatron_broker::link::Connector;
+use funcatron_broker::names::{AppNames, Installation, NameError};
+use funcatron_crds::{CONCURRENCY_MAX, RevisionError, RevisionName};
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Mode, RunnerConfig};
+
+use control::HostControl;
+use links::Links;
+use ready::ReadyFile;
+use session::{Identity, Subject};
+use shared::Shared;
+
+/// Why a runner does not start. Once it runs, it runs until it is told to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// A name that the broker does not take.
+    #[error("configuration: {0}")]
+    Name(#[from] NameError),
+    /// A revision that is none.
+    #[error("configuration: {0}")]
+    Revision(#[from] RevisionError),
+    /// Sockets in that directory would have paths that the kernel refuses.
+    #[error("configuration: the path of worker directory `{0}` is longer than {WORKER_DIR_BYTES_MAX} bytes")]
+    WorkerDir(PathBuf),
+    /// The directories for code and sockets cannot be made.
+    #[error("prepare directories for code and workers: {0}")]
+    Directories(#[source] io::Error),
+}
+
+/// A worker's socket is named `<8 hex digits>-<number>.sock`, within the 107 bytes that a socket's path may have.
+pub const WORKER_DIR_BYTES_MAX: usize = 80;
+
+/// Runs until `shutdown`, then drains: takes nothing more, and finishes what it has within the drain's time.
+pub async fn run(
+    config: RunnerConfig,
+    connector: Arc<dyn Connector>,
+    shutdown: CancellationToken,
+) -> Result<(), RunnerError> {
+    let RunnerConfig { installation, namespace, app, runner_name, mode, ready_file, drain } = config;
+    let names = AppNames::new(&Installation::parse(&installation)?, &namespace, &app)?;
+    let replies = names.installation().reply_exchange();
+    let identity = Arc::new(Identity { names, namespace, app, runner: runner_name, replies });
+    let ready_file = ReadyFile::new(ready_file);
+    let links = Arc::new(Links::new(Arc::clone(&identity)));
+    match mode {
+        Mode::Shared { runtime, control_socket, code_dir, worker_dir, config_dir } => {
+            if worker_dir.as_os_str().len() > WORKER_DIR_BYTES_MAX {
+                return Err(RunnerError::WorkerDir(worker_dir));
+            }
+            let wakes = identity.names.wake_queue(&runtime)?;
+            // The host is needed until the last function is unloaded, after the drain.
+            let host_shutdown = CancellationToken::new();
+            let _ends_with_us = host_shutdown.clone().drop_guard();
+            let host = HostControl::start(control_socket, host_shutdown);
+            let settings = shared::Settings { runtime, code_dir, worker_dir, config_dir, drain };
+            let shared = Shared::new(settings, wakes, links, host).map_err(RunnerError::Directories)?;
+            shared.run(&*connector, ready_file, shutdown).await;
+        }
+        Mode::Dedicated { fn_name, revision, socket, concurrency, timeout_ms, durable } => {
+            let settings = dedicated::Settings {
+                queue: identity.names.revision_queue(&revision)?,
+                durable: durable.then(|| identity.names.durable_queue(&fn_name)).transpose()?,
+                subject: Subject { fn_name, revision: RevisionName::parse(&revision)? },
+                socket,
+                concurrency: u16::try_from(concurrency.clamp(1, CONCURRENCY_MAX)).unwrap_or(u16::MAX),
+                timeout_ms,
+                drain,
+            };
+            dedicated::run(settings, links, &*connector, ready_file, shutdown).await;
+        }
+    }
+    Ok(())
+}

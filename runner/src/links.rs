@@ -1,0 +1,97 @@
+//! What every runner does on each broker link: a queue of its own for cancels, and the session for all others.
+
+use std::sync::Arc;
+
+use funcatron_broker::link::{ConsumeOptions, Consumer, Event, Link, LinkError, fresh_suffix};
+use funcatron_broker::message::Cancel;
+use funcatron_broker::names::NameError;
+use funcatron_broker::topology;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
+
+use crate::cancelled::Cancelled;
+use crate::session::{Identity, Session, Sessions, now_ms};
+
+/// Why a session did not begin.
+#[derive(Debug, thiserror::Error)]
+enum BeginError {
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// What outlives each link.
+#[derive(Debug)]
+pub(crate) struct Links {
+    pub identity: Arc<Identity>,
+    pub cancelled: Arc<Cancelled>,
+    sessions: watch::Sender<Option<Arc<Session>>>,
+    /// Ends the last session, once everything in hand is settled.
+    pub finished: CancellationToken,
+}
+
+/// A session that has begun; it is over for all once this is dropped.
+pub(crate) struct Begun {
+    pub session: Arc<Session>,
+    cancels: Consumer,
+    sessions: watch::Sender<Option<Arc<Session>>>,
+    _down: DropGuard,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.sessions.send_replace(None);
+    }
+}
+
+impl Links {
+    pub(crate) fn new(identity: Arc<Identity>) -> Self {
+        let (sessions, _) = watch::channel(None);
+        Self { identity, cancelled: Arc::default(), sessions, finished: CancellationToken::new() }
+    }
+
+    pub(crate) fn sessions(&self) -> Sessions {
+        self.sessions.subscribe()
+    }
+
+    /// Begins a session: cancels are heard before the first call is taken.
+    pub(crate) async fn begin(&self, link: Arc<dyn Link>) -> Option<Begun> {
+        match self.hear_cancels(&link).await {
+            Ok(cancels) => {
+                let (session, down) = Session::new(link);
+                self.sessions.send_replace(Some(Arc::clone(&session)));
+                Some(Begun { session, cancels, sessions: self.sessions.clone(), _down: down })
+            }
+            Err(error) => {
+                warn!(%error, "cannot hear cancels, beginning again");
+                None
+            }
+        }
+    }
+
+    async fn hear_cancels(&self, link: &Arc<dyn Link>) -> Result<Consumer, BeginError> {
+        let (queue, items) = topology::runner(&self.identity.names, &fresh_suffix())?;
+        link.declare(&items).await?;
+        let options = ConsumeOptions { prefetch: 0, exclusive: true, no_ack: true };
+        Ok(link.consume(&queue, options).await?)
+    }
+
+    /// Takes cancels until the session ends: with its link, or when all is finished.
+    pub(crate) async fn attend(&self, begun: &mut Begun) {
+        loop {
+            let event = tokio::select! {
+                event = begun.cancels.next() => event,
+                () = self.finished.cancelled() => return,
+            };
+            match event {
+                Some(Event::Delivery(delivery)) => match Cancel::from_envelope(&delivery.envelope) {
+                    Ok(cancel) => self.cancelled.insert(cancel.id, now_ms()),
+                    Err(error) => warn!(%error, "message is no cancel"),
+                },
+                Some(Event::CancelledByServer) | None => return,
+            }
+        }
+    }
+}
