@@ -99,7 +99,8 @@ impl LocalConsumer {
         if self.over {
             return None;
         }
-        match self.told.recv().await {
+        match self.told.recv().await.filter(|_| self.link.reason().is_none()) {
+            // (What waited here while the link went down is with someone else by now.)
             Some(Told::Message(handed)) => Some(Event::Delivery(self.delivery(*handed))),
             Some(Told::Cancelled) => {
                 self.over = true;

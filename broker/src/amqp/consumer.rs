@@ -1,0 +1,139 @@
+//! One consumer on a channel of its own, and the settling of its deliveries.
+//!
+//! Never runs anything: a delivery that is not asked for waits in lapin, bounded by the prefetch.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures::StreamExt as _;
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicRejectOptions};
+use lapin::types::ShortString;
+
+use crate::amqp::{convert, errors};
+use crate::link::{Delivery, Event, HeaderValue, LinkError, Settle};
+
+/// Where quorum queues say how often a message failed.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+
+/// What a consumer and its deliveries share: the channel closes with the last of them.
+struct Shared {
+    channel: Channel,
+    queue: String,
+}
+
+pub(crate) struct AmqpConsumer {
+    shared: Arc<Shared>,
+    stream: lapin::Consumer,
+    tag: ShortString,
+    no_ack: bool,
+    cancelled: bool,
+    over: bool,
+    failure: Option<LinkError>,
+}
+
+impl std::fmt::Debug for AmqpConsumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AmqpConsumer").field("queue", &self.shared.queue).finish_non_exhaustive()
+    }
+}
+
+impl AmqpConsumer {
+    pub(super) fn new(channel: Channel, queue: String, stream: lapin::Consumer, no_ack: bool) -> Self {
+        let tag = stream.tag();
+        let shared = Arc::new(Shared { channel, queue });
+        Self { shared, stream, tag, no_ack, cancelled: false, over: false, failure: None }
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<Event> {
+        while !self.over {
+            match self.stream.next().await {
+                // What waited here while the channel went down is with someone else by now.
+                Some(Ok(delivery)) if !self.no_ack && !delivery.acker.usable() => {}
+                Some(Ok(delivery)) => return Some(Event::Delivery(self.delivery(delivery))),
+                Some(Err(error)) => self.failure = Some(errors::act(&self.shared.queue, &error)),
+                None => return self.ended(),
+            }
+        }
+        None
+    }
+
+    /// The stream ends alike for a cancel of ours, of the broker's, and for a channel that is down.
+    fn ended(&mut self) -> Option<Event> {
+        self.over = true;
+        if self.failure.is_none() && !self.shared.channel.status().connected() {
+            self.failure = Some(LinkError::Closed("the connection is down".to_owned()));
+        }
+        (self.failure.is_none() && !self.cancelled).then_some(Event::CancelledByServer)
+    }
+
+    fn delivery(&self, delivery: lapin::message::Delivery) -> Delivery {
+        let mut envelope = convert::incoming(&delivery.properties, delivery.data);
+        let delivery_count = match envelope.headers.remove(DELIVERY_COUNT) {
+            Some(HeaderValue::Int(count)) => Some(count),
+            _ => None,
+        };
+        let settle = if self.no_ack {
+            Settle::None
+        } else {
+            Settle::Amqp(AmqpSettle { shared: Arc::clone(&self.shared), tag: delivery.delivery_tag })
+        };
+        Delivery {
+            envelope,
+            redelivered: delivery.redelivered,
+            delivery_count,
+            exchange: delivery.exchange.into(),
+            routing_key: delivery.routing_key.into(),
+            settle,
+        }
+    }
+
+    pub(crate) async fn cancel(&mut self) {
+        if self.cancelled || self.over {
+            return;
+        }
+        self.cancelled = true;
+        let tag = self.tag.clone();
+        // A channel that is down already delivers nothing more either.
+        let _ = self.shared.channel.basic_cancel(tag, BasicCancelOptions::default()).await;
+    }
+
+    pub(crate) fn failure(&self) -> Option<LinkError> {
+        self.failure.clone()
+    }
+}
+
+pub(crate) struct AmqpSettle {
+    shared: Arc<Shared>,
+    tag: u64,
+}
+
+impl std::fmt::Debug for AmqpSettle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AmqpSettle").field("tag", &self.tag).finish_non_exhaustive()
+    }
+}
+
+impl AmqpSettle {
+    pub(crate) async fn ack(self) -> Result<(), LinkError> {
+        let settled = self.shared.channel.basic_ack(self.tag, BasicAckOptions::default());
+        queued(settled, &self.shared.queue).await
+    }
+
+    pub(crate) async fn reject(self, requeue: bool) -> Result<(), LinkError> {
+        let settled = self.shared.channel.basic_reject(self.tag, BasicRejectOptions { requeue });
+        queued(settled, &self.shared.queue).await
+    }
+}
+
+/// Queues a frame and does not wait until it is written: the prefetch bounds how many there can be.
+async fn queued(
+    act: impl Future<Output = lapin::Result<()>>,
+    queue: &str,
+) -> Result<(), LinkError> {
+    let mut act = std::pin::pin!(act);
+    match futures::poll!(&mut act) {
+        Poll::Ready(outcome) => outcome.map_err(|error| errors::act(queue, &error)),
+        Poll::Pending => Ok(()),
+    }
+}

@@ -1,0 +1,170 @@
+//! Envelopes to lapin's types and back, and topology to AMQP's arguments. Pure.
+//!
+//! On the way out everything is moved; on the way in lapin lends its properties, so texts are copied.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, ShortString};
+
+use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
+use crate::topology::{Attempts, Overflow, QueueKind, QueueSpec};
+
+/// AMQP's delivery modes.
+const TRANSIENT: u8 = 1;
+const PERSISTENT: u8 = 2;
+
+/// Splits an envelope, whose sizes were checked, into what lapin sends.
+pub(super) fn outgoing(envelope: Envelope) -> (BasicProperties, Bytes) {
+    let Envelope { properties, headers, body } = envelope;
+    let Properties {
+        kind,
+        message_id,
+        correlation_id,
+        reply_to,
+        content_type,
+        user_id,
+        expiration_ms,
+        timestamp_s,
+        persistent,
+    } = properties;
+    let mut out = BasicProperties::default()
+        .with_delivery_mode(if persistent { PERSISTENT } else { TRANSIENT })
+        .with_headers(table(headers));
+    let texts: [(Option<String>, fn(BasicProperties, ShortString) -> BasicProperties); 6] = [
+        (kind, BasicProperties::with_type),
+        (message_id, BasicProperties::with_message_id),
+        (correlation_id, BasicProperties::with_correlation_id),
+        (reply_to, BasicProperties::with_reply_to),
+        (content_type, BasicProperties::with_content_type),
+        (user_id, BasicProperties::with_user_id),
+    ];
+    for (text, with) in texts {
+        if let Some(text) = text {
+            out = with(out, text.into());
+        }
+    }
+    if let Some(ms) = expiration_ms {
+        out = out.with_expiration(ms.to_string().into());
+    }
+    if let Some(s) = timestamp_s {
+        out = out.with_timestamp(s);
+    }
+    (out, body)
+}
+
+fn table(headers: Headers) -> FieldTable {
+    let map: BTreeMap<ShortString, AMQPValue> =
+        headers.into_iter().map(|(name, value)| (name.into(), amqp(value))).collect();
+    map.into()
+}
+
+fn amqp(value: HeaderValue) -> AMQPValue {
+    match value {
+        HeaderValue::Text(text) => AMQPValue::LongString(text.into()),
+        HeaderValue::Bytes(bytes) => AMQPValue::ByteArray(ByteArray::from(&bytes[..])),
+        HeaderValue::Int(number) => AMQPValue::LongLongInt(number),
+        HeaderValue::Bool(truth) => AMQPValue::Boolean(truth),
+        HeaderValue::Float(number) => AMQPValue::Double(number),
+        HeaderValue::List(values) => {
+            AMQPValue::FieldArray(FieldArray::from(values.into_iter().map(amqp).collect::<Vec<_>>()))
+        }
+        HeaderValue::Table(headers) => AMQPValue::FieldTable(table(headers)),
+        HeaderValue::Void => AMQPValue::Void,
+    }
+}
+
+/// Puts together what lapin received.
+pub(super) fn incoming(properties: &BasicProperties, body: Vec<u8>) -> Envelope {
+    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let expiration = properties.expiration().as_ref();
+    let ours = Properties {
+        kind: text(properties.kind()),
+        message_id: text(properties.message_id()),
+        correlation_id: text(properties.correlation_id()),
+        reply_to: text(properties.reply_to()),
+        content_type: text(properties.content_type()),
+        user_id: text(properties.user_id()),
+        expiration_ms: expiration.and_then(|ms| ms.as_str().parse().ok()),
+        timestamp_s: *properties.timestamp(),
+        persistent: *properties.delivery_mode() == Some(PERSISTENT),
+    };
+    let headers = properties.headers().as_ref().map(headers).unwrap_or_default();
+    Envelope { properties: ours, headers, body: Bytes::from(body) }
+}
+
+fn headers(table: &FieldTable) -> Headers {
+    let mut headers = Headers::with_capacity(table.inner().len());
+    for (name, value) in table {
+        // A table's names are unique already.
+        headers.push(name.to_string(), ours(value));
+    }
+    headers
+}
+
+fn ours(value: &AMQPValue) -> HeaderValue {
+    match value {
+        AMQPValue::Boolean(truth) => HeaderValue::Bool(*truth),
+        AMQPValue::ShortShortInt(number) => HeaderValue::Int((*number).into()),
+        AMQPValue::ShortShortUInt(number) => HeaderValue::Int((*number).into()),
+        AMQPValue::ShortInt(number) => HeaderValue::Int((*number).into()),
+        AMQPValue::ShortUInt(number) => HeaderValue::Int((*number).into()),
+        AMQPValue::LongInt(number) => HeaderValue::Int((*number).into()),
+        AMQPValue::LongUInt(number) => HeaderValue::Int((*number).into()),
+        AMQPValue::LongLongInt(number) => HeaderValue::Int(*number),
+        AMQPValue::Timestamp(seconds) => HeaderValue::Int(i64::try_from(*seconds).unwrap_or(i64::MAX)),
+        AMQPValue::Float(number) => HeaderValue::Float((*number).into()),
+        AMQPValue::Double(number) => HeaderValue::Float(*number),
+        AMQPValue::ShortString(text) => HeaderValue::Text(text.to_string()),
+        AMQPValue::LongString(text) => long(text),
+        AMQPValue::ByteArray(bytes) => HeaderValue::Bytes(Bytes::copy_from_slice(bytes.as_slice())),
+        AMQPValue::FieldArray(values) => HeaderValue::List(values.as_slice().iter().map(ours).collect()),
+        AMQPValue::FieldTable(table) => HeaderValue::Table(headers(table)),
+        AMQPValue::DecimalValue(_) | AMQPValue::Void => HeaderValue::Void,
+    }
+}
+
+/// AMQP's long strings are bytes; most are text.
+fn long(text: &LongString) -> HeaderValue {
+    match std::str::from_utf8(text.as_bytes()) {
+        Ok(text) => HeaderValue::Text(text.to_owned()),
+        Err(_) => HeaderValue::Bytes(Bytes::copy_from_slice(text.as_bytes())),
+    }
+}
+
+/// A queue's arguments, as RabbitMQ names them.
+pub(super) fn arguments(spec: &QueueSpec) -> FieldTable {
+    let QueueSpec { kind, length_max, overflow, attempts } = spec;
+    let mut table = FieldTable::default();
+    let kind = match kind {
+        QueueKind::Quorum => "quorum",
+        QueueKind::Classic | QueueKind::Exclusive => "classic",
+    };
+    let overflow = match overflow {
+        Overflow::DropHead => "drop-head",
+        Overflow::RejectPublish => "reject-publish",
+    };
+    table.insert("x-queue-type".into(), text(kind));
+    table.insert("x-max-length".into(), number(*length_max));
+    table.insert("x-overflow".into(), text(overflow));
+    if let Some(attempts) = attempts {
+        let Attempts { delivery_limit, retry_min_ms, retry_max_ms, dead_letter } = attempts;
+        table.insert("x-delivery-limit".into(), number(*delivery_limit));
+        table.insert("x-delayed-retry-type".into(), text("failed"));
+        table.insert("x-delayed-retry-min".into(), number(*retry_min_ms));
+        table.insert("x-delayed-retry-max".into(), number(*retry_max_ms));
+        table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        table.insert("x-dead-letter-exchange".into(), text(""));
+        table.insert("x-dead-letter-routing-key".into(), text(dead_letter.as_str()));
+    }
+    table
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+fn number(value: u32) -> AMQPValue {
+    AMQPValue::LongLongInt(value.into())
+}
