@@ -15,6 +15,7 @@ READ_BYTES = 64 * 1024
 PEER_SILENCE_S = 30.0  # a runner that stops in the middle of a request is gone
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 413: "Content Too Large", 502: "Bad Gateway",
             504: "Gateway Timeout"}
 
@@ -188,4 +189,4 @@ def is_header_name(name: str) -> bool:
 
 
 def is_header_value(value: str) -> bool:
-    return not any(c in "\r\n\0" for c in value)
+    return not _CONTROL.search(value)
