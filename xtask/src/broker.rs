@@ -71,7 +71,7 @@ pub(crate) fn is_running() -> bool {
 
 /// Ends the broker and forgets what it held.
 pub(crate) fn down() -> Result<()> {
-    Processes::started_below(Path::new(RUN))?.kill()?;
+    Processes::started_below(Path::new(RUN))?.with_descendants()?.kill()?;
     remove(Path::new(RUN))
 }
 
@@ -79,11 +79,11 @@ fn start(root: &Path, checkout: &Path) -> Result<()> {
     let run = PathBuf::from(RUN);
     fs::create_dir_all(&run).with_context(|| format!("create {RUN}"))?;
     let script = checkout.join("e2e/cluster/rabbitmq/chroot");
-    // Mounts and processes of its own: killing unshare ends both, whatever Erlang has forked. It is
-    // called by a name in the run directory, where `down` looks for it.
+    // Mounts and processes of its own: they end with the first process in there, whatever Erlang has
+    // forked. unshare is called by a name in the run directory, where `down` looks for it.
     let unshare = run.join("unshare");
     symlink("/usr/bin/unshare", &unshare).with_context(|| format!("link {}", unshare.display()))?;
-    let mut unshare = command(unshare, ["--mount", "--pid", "--fork", "--kill-child=SIGKILL"]);
+    let mut unshare = command(unshare, ["--mount", "--pid", "--fork"]);
     unshare.arg(script).arg(root).arg(run.join("data"));
     unshare.envs([
         ("FUNCATRON_LISTEN_ADDRESS", "127.0.0.1".to_owned()),

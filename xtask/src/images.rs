@@ -160,6 +160,14 @@ impl<'a> Builder<'a> {
         Ok((built.collect::<Result<_>>()?, tag))
     }
 
+    /// One image of the table by its name, under its fixed tag; one that holds the binary is not made
+    /// alone.
+    pub(crate) fn one(&self, name: &str) -> Result<Built> {
+        let found = IMAGES.iter().find(|image| image.name == name);
+        let known = || IMAGES.iter().map(|image| image.name).collect::<Vec<_>>().join(", ");
+        self.build(found.with_context(|| format!("no image {name}; there are {}", known()))?, None)
+    }
+
     /// Gives the images to a registry, under the names that the node would know them by.
     pub(crate) fn push(&self, images: &[Built], registry: &str) -> Result<()> {
         for image in images {
@@ -247,6 +255,8 @@ impl<'a> Builder<'a> {
     fn bud(&self, name: &str, dockerfile: &Path, base: Option<&str>, context: &Path) -> Result<()> {
         let mut bud = self.buildah("bud");
         bud.args(["--isolation", "chroot", "--pull-never", "--tag", name]);
+        // Only the binary's own Dockerfile asks for it; the others let it pass.
+        bud.args(["--build-arg", "BINARY=funcatron"]);
         if let Some(base) = base {
             bud.arg("--build-arg").arg(format!("BASE={base}"));
         }

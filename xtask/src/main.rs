@@ -36,7 +36,10 @@ enum Chore {
     #[command(subcommand)]
     Cluster(Switch),
     /// Build the project's images, and give them to the cluster if one runs
-    Images,
+    Images {
+        /// Only these, under their fixed tags
+        names: Vec<String>,
+    },
     /// Run every test that this machine can run, and say what it cannot
     Test {
         /// Only what needs neither broker nor cluster
@@ -78,7 +81,7 @@ fn do_chore() -> Result<()> {
             Ok(())
         }
         Chore::Cluster(Switch::Down) => cluster::down(),
-        Chore::Images => images(&cache, &checkout),
+        Chore::Images { names } => images(&cache, &checkout, &names),
         Chore::Test { unit } => test::run(&cache, &checkout, unit),
         Chore::Broker(Switch::Up) => {
             broker::up(&cache, &checkout)?.print();
@@ -88,11 +91,15 @@ fn do_chore() -> Result<()> {
     }
 }
 
-fn images(cache: &Cache, checkout: &Path) -> Result<()> {
+fn images(cache: &Cache, checkout: &Path, names: &[String]) -> Result<()> {
     tools::require(&[tools::FOR_IMAGES, tools::FOR_ROOTS])?;
-    let binary = release::binary(checkout)?;
     let programs = golang::programs(cache, checkout)?;
-    let (images, tag) = images::Builder::new(cache, checkout, &programs)?.for_product(&binary)?;
+    let builder = images::Builder::new(cache, checkout, &programs)?;
+    let (images, tag) = if names.is_empty() {
+        builder.for_product(&release::binary(checkout)?)?
+    } else {
+        (names.iter().map(|name| builder.one(name)).collect::<Result<_>>()?, images::FIXED_TAG.to_owned())
+    };
     if cluster::is_running() {
         cluster::import(&images)?;
     }

@@ -23,8 +23,24 @@ impl Processes {
     /// the folder is none of them.
     pub(crate) fn started_below(folder: &Path) -> Result<Self> {
         let below = format!("{}/", folder.display());
-        let ids = all()?.into_iter().filter(|id| program(*id).starts_with(&below)).collect();
+        let ids = all()?
+            .into_iter()
+            .filter(|id| arguments(*id).first().is_some_and(|program| program.starts_with(&below)))
+            .collect();
         Ok(Self { ids })
+    }
+
+    /// These, and the shims that a containerd has started whose socket lies below `folder`: it starts them
+    /// by Debian's path, and they outlive it.
+    pub(crate) fn with_shims_of(mut self, folder: &Path) -> Result<Self> {
+        let below = format!("{}/", folder.display());
+        let is_ours = |id: &u32| {
+            let arguments = arguments(*id);
+            arguments.first().is_some_and(|program| program.contains("containerd-shim"))
+                && arguments.windows(2).any(|pair| matches!(pair, [option, value] if option == "-address" && value.starts_with(&below)))
+        };
+        self.ids.extend(all()?.into_iter().filter(is_ours));
+        Ok(self)
     }
 
     /// Those and all that they have started, down to the last child.
@@ -74,10 +90,10 @@ fn stat(id: u32) -> Option<String> {
     stat.rsplit_once(") ").map(|(_, fields)| fields.to_owned())
 }
 
-/// The name that a process was started under; nothing when it has ended since it was listed.
-fn program(id: u32) -> String {
-    let arguments = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(arguments.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+/// A process' words, its program first; none when it has ended since it was listed.
+fn arguments(id: u32) -> Vec<String> {
+    let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 fn all() -> Result<Vec<u32>> {
@@ -99,7 +115,9 @@ mod tests {
         let program = ours.path().join("tail");
         std::os::unix::fs::symlink("/usr/bin/tail", &program).unwrap();
         let mut started = command(&program, ["-f", "/dev/null"]).spawn().unwrap();
-        let mut looking = command("tail", ["-f"]).arg(&program).spawn().unwrap();
+        let file = ours.path().join("log");
+        fs::write(&file, "").unwrap();
+        let mut looking = command("tail", ["-f"]).arg(&file).spawn().unwrap();
 
         let found = Processes::started_below(ours.path()).unwrap();
         assert_eq!(found.count(), 1);

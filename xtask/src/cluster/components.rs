@@ -12,13 +12,12 @@ use crate::overlay;
 use crate::run::command;
 
 /// Links every program into the run directory, so that `down` finds by its name whatever was started
-/// from there: the components, containerd, and the shims that containerd starts from beside itself.
+/// from there.
 pub(super) fn link(run: &Path, programs: &Path) -> Result<()> {
     let bin = run.join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("create {}", bin.display()))?;
     let ours = COMPONENTS.iter().map(|name| (*name, programs.join(name)));
-    let debian =
-        ["containerd", "containerd-shim-runc-v2", "ctr"].map(|name| (name, Path::new("/usr/bin").join(name)));
+    let debian = ["containerd", "ctr"].map(|name| (name, Path::new("/usr/bin").join(name)));
     for (name, target) in ours.chain(debian) {
         let link = bin.join(name);
         crate::cache::remove(&link)?;
@@ -172,6 +171,8 @@ pub(super) fn api_server() -> Command {
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--anonymous-auth=false".to_owned(),
+        // Pod Security decides who may, not this switch.
+        "--allow-privileged=true".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         format!("--audit-policy-file={RUN}/audit.yaml"),

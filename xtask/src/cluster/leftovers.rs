@@ -11,18 +11,36 @@ use crate::cache;
 use crate::processes::Processes;
 use crate::run::{command, output, step};
 
+/// Folders that the components make at paths of their own choice, deepest first; removed when empty.
+const MADE_OUTSIDE: [&str; 7] = [
+    "/var/lib/cni/results",
+    "/var/lib/cni",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/kubelet",
+    "/run/containerd/s",
+    "/run/containerd",
+    "/opt/cni",
+];
+
 pub(super) fn remove(run: &Path) -> Result<()> {
     if !run.exists() {
         return Ok(());
     }
     step("cluster removed", || {
-        // Containers are children of their shims, and those were started from the run directory.
-        let processes = Processes::started_below(run)?.with_descendants()?;
+        // Containers are children of their shims.
+        let processes = Processes::started_below(run)?.with_shims_of(run)?.with_descendants()?;
         processes.kill().with_context(|| format!("end {} processes", processes.count()))?;
         unmount_below(run)?;
-        remove_cgroups()?;
+        remove_cgroups();
         network::down()?;
         remove_links_into(Path::new("/var/log/containers"), run)?;
+        remove_traces_of_pods(run)?;
+        // kubelet's own socket, which no other kubelet can have used meanwhile.
+        cache::remove(Path::new("/var/lib/kubelet/device-plugins/kubelet.sock"))?;
+        for folder in MADE_OUTSIDE {
+            // Another's file in it keeps it.
+            fs::remove_dir(folder).ok();
+        }
         cache::remove(run)
     })
 }
@@ -47,39 +65,57 @@ fn unescape(path: &str) -> String {
 
 /// kubelet's cgroups, in each hierarchy that there is. One that still holds a process is another
 /// kubelet's, and the kernel keeps it.
-fn remove_cgroups() -> Result<()> {
+fn remove_cgroups() {
     let root = Path::new("/sys/fs/cgroup");
-    let hierarchies =
-        fs::read_dir(root).context("list cgroups")?.filter_map(|entry| Some(entry.ok()?.path()));
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
+    // One hierarchy of version 2, or a folder each of version 1.
+    for hierarchy in entries(root).chain([root.to_owned()]) {
         let pods = hierarchy.join("kubepods");
         if pods.is_dir() {
             remove_empty(&pods);
         }
     }
-    Ok(())
 }
 
 /// Deepest first; only folders can be removed there, and only empty ones.
 fn remove_empty(cgroup: &Path) {
-    for child in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if child.path().is_dir() {
-            remove_empty(&child.path());
-        }
+    for child in entries(cgroup).filter(|child| child.is_dir()) {
+        remove_empty(&child);
     }
     fs::remove_dir(cgroup).ok();
 }
 
 /// kubelet links each container's log in a folder that no option moves.
 fn remove_links_into(folder: &Path, run: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(run)) {
-            cache::remove(&entry.path())?;
+    for link in entries(folder) {
+        if fs::read_link(&link).is_ok_and(|target| target.starts_with(run)) {
+            cache::remove(&link)?;
         }
     }
     // It stays where another's links are in it.
     fs::remove_dir(folder).ok();
     Ok(())
+}
+
+/// What is kept of a pod at paths that no option moves: a shim's socket, named by a hash that the shim
+/// leaves in its task's folder, and what each network plugin answered.
+fn remove_traces_of_pods(run: &Path) -> Result<()> {
+    let results = Path::new("/var/lib/cni/results");
+    for task in entries(&run.join("containerd-state/io.containerd.runtime.v2.task/k8s.io")) {
+        let address = fs::read_to_string(task.join("address")).unwrap_or_default();
+        if let Some(socket) = address.trim().strip_prefix("unix://") {
+            cache::remove(Path::new(socket))?;
+        }
+        let id = task.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for result in entries(results).filter(|result| result.to_string_lossy().contains(&id)) {
+            cache::remove(&result)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is in a folder; nothing where there is none.
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 #[cfg(test)]
