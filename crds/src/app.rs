@@ -5,22 +5,42 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvFromSource, EnvVar, ResourceLimits};
+use crate::{EnvFromSource, EnvVar, ResourceLimits, schema};
 
 /// Groups Fns that trust one another: they may share a pod, a broker user and configuration.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[kube(group = "funcatron.dev", version = "v1alpha1", kind = "App", namespaced, status = "AppStatus")]
-#[kube(category = "funcatron", shortname = "fapp", plural = "apps")]
+#[kube(category = "funcatron", shortname = "fapp", plural = "apps", derive = "PartialEq")]
+#[kube(doc = "Groups Fns that trust one another: they may share a pod, a broker user and configuration.")]
+#[kube(validation = Rule::new(schema::NAME_RULE).message(schema::NAME_MESSAGE))]
+#[kube(printcolumn(
+    name = "Ready",
+    type_ = "string",
+    json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+))]
+#[kube(printcolumn(
+    name = "Reason",
+    type_ = "string",
+    json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+))]
+#[kube(printcolumn(name = "Fns", type_ = "integer", json_path = ".status.fns"))]
+#[kube(printcolumn(name = "Hostnames", type_ = "string", json_path = ".spec.hostnames", priority = 1))]
+#[kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
 #[serde(rename_all = "camelCase")]
 pub struct AppSpec {
     /// Hostnames its Routes answer on; absent: the gateway's own hostname, below `/<namespace>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::hostnames")]
     pub hostnames: Vec<String>,
     /// Environment of every Fn of the App; a Fn's own wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub env: Vec<EnvVar>,
     /// ConfigMaps and Secrets whose keys become environment; `env` wins over them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub env_from: Vec<EnvFromSource>,
     /// Size of the shared runners, for each runtime that a Fn of the App names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,6 +56,7 @@ pub struct AppSpec {
 pub struct AppRunners {
     /// Runner pods for each runtime in use, 1 to 100; default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
     pub min: Option<i32>,
     /// Resources of the host container of each runner pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,8 +67,9 @@ pub struct AppRunners {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct AppLimits {
-    /// Largest request body in bytes; default 6 MiB, at most 15 MiB (the broker's message limit less headroom).
+    /// Largest request body in bytes; default 6291456, at most 15 MiB (the broker's message limit less headroom).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 15_728_640))]
     pub body_bytes: Option<i64>,
 }
 
@@ -57,14 +79,18 @@ pub struct AppLimits {
 pub struct AppStatus {
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
     /// Ready, and what it stands on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// Fns that name this App.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub fns: Option<i32>,
     /// Id (no secret) of the key from which the App's broker password was derived: says that its Secret is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub credentials_key_id: Option<String>,
 }

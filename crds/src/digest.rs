@@ -94,7 +94,8 @@ mod tests {
     fn other_texts_are_refused_even_in_json() {
         let upper = EMPTY.to_uppercase();
         let long = format!("{EMPTY}00");
-        for text in ["", "sha256:", &EMPTY[7..], &EMPTY[..70], &EMPTY[..69], &long, &upper, "sha256:../../x"] {
+        for text in ["", "sha256:", &EMPTY[7..], &EMPTY[..70], &EMPTY[..69], &long, &upper, "sha256:../../x"]
+        {
             assert_eq!(Digest::parse(text), Err(DigestParseError), "{text}");
             assert!(serde_json::from_value::<Digest>(text.into()).is_err(), "{text}");
         }

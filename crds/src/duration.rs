@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// GEP-2257: one to four numbers of at most five digits, each with its unit.
-pub const DURATION_PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+const DURATION_PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 /// Four parts of five digits and a unit of two letters.
 const LENGTH_MAX: usize = 28;
 const PARTS_MAX: usize = 4;
@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn other_forms_are_refused_by_name() {
-        for text in ["", "30", "s", "1.5s", "-1s", "1d", "1 s", "100000ms", "1s1s1s1s1s", "1S", "١s", "1us"] {
+        for text in ["", "30", "s", "1.5s", "-1s", "1d", "1 s", "100000ms", "1s1s1s1s1s", "1S", "١s", "1us"]
+        {
             assert_eq!(length(text), Err(DurationParseError::Form(text.to_owned())), "{text}");
         }
     }

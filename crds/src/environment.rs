@@ -127,11 +127,7 @@ fn entry_of_source(source: &EnvFromSource) -> Option<EnvEntry> {
 }
 
 /// What the API server checks by the CRDs' rules, for manifests that come from a file.
-pub fn check_env(
-    kind: &'static str,
-    env: &[EnvVar],
-    env_from: &[EnvFromSource],
-) -> Result<(), EnvError> {
+pub fn check_env(kind: &'static str, env: &[EnvVar], env_from: &[EnvFromSource]) -> Result<(), EnvError> {
     for (i, var) in env.iter().enumerate() {
         check_name(kind, format!("spec.env[{i}].name"), &var.name)?;
         let problem = match (&var.value, &var.value_from) {
@@ -181,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_fns_variable_takes_its_apps_place_and_case_is_kept() {
-        let app = json!({"env": [{"name": "GREETING", "value": "app"}, {"name": "Greeting", "value": "other"}]});
+        let app =
+            json!({"env": [{"name": "GREETING", "value": "app"}, {"name": "Greeting", "value": "other"}]});
         let spec = json!({"app": "shop", "env": [{"name": "GREETING", "value": "fn"}]});
         assert_eq!(
             merged(app, spec),
@@ -235,6 +232,8 @@ mod tests {
         for name in ["FNORD", "fn_x", "a.b-c_1", "_"] {
             assert_eq!(refusal(json!([{"name": name, "value": "x"}]), json!([])), "none");
         }
-        assert!(refusal(json!([]), json!([{"prefix": "FN_", "secretRef": {"name": "a"}}])).contains("prefix"));
+        assert!(
+            refusal(json!([]), json!([{"prefix": "FN_", "secretRef": {"name": "a"}}])).contains("prefix")
+        );
     }
 }

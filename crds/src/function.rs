@@ -5,36 +5,92 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigMapRef, EnvFromSource, EnvVar, LocalObjectReference, ResourceLimits, Timeout};
+use crate::{EnvFromSource, EnvVar, LocalObjectReference, ResourceLimits, Timeout, schema};
 
 /// A function: code for a runtime, hosted by its App's shared runners, or an image with a Deployment of its own.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[kube(group = "funcatron.dev", version = "v1alpha1", kind = "Fn", root = "Function", plural = "fns")]
-#[kube(namespaced, status = "FnStatus", category = "funcatron", shortname = "ffn")]
+#[kube(namespaced, status = "FnStatus", category = "funcatron", shortname = "ffn", derive = "PartialEq")]
+#[kube(
+    doc = "A function: code for a runtime, hosted by its App's shared runners, or an image with pods of its own."
+)]
+#[kube(validation = Rule::new(schema::NAME_RULE).message(schema::NAME_MESSAGE))]
+#[kube(scale(
+    spec_replicas_path = ".spec.scale.replicas",
+    status_replicas_path = ".status.replicas",
+    label_selector_path = ".status.selector"
+))]
+#[kube(printcolumn(name = "App", type_ = "string", json_path = ".spec.app"))]
+#[kube(printcolumn(name = "Runtime", type_ = "string", json_path = ".spec.runtime"))]
+#[kube(printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", priority = 1))]
+#[kube(printcolumn(
+    name = "Ready",
+    type_ = "string",
+    json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+))]
+#[kube(printcolumn(
+    name = "Reason",
+    type_ = "string",
+    json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+))]
+#[kube(printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision"))]
+#[kube(printcolumn(name = "URL", type_ = "string", json_path = ".status.url"))]
+#[kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.runtime) != has(self.image)")
+        .message("spec: set exactly one of `runtime` (with `source`) and `image`")
+)]
+#[x_kube(
+    validation = Rule::new("has(self.runtime) == has(self.source)")
+        .message("spec.source: goes with `runtime`: set both, or neither beside `image`")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.handler) || has(self.runtime)")
+        .message("spec.handler: goes with `runtime` only; remove it beside `image`")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.imagePullSecrets) || has(self.image)")
+        .message("spec.imagePullSecrets: goes with `image` only; remove it beside `runtime`")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.scale) || has(self.image)")
+        .message("spec.scale: goes with `image` only; shared runners are sized by the App's spec.runners")
+)]
 pub struct FnSpec {
     /// The App it belongs to, in the same namespace.
+    #[schemars(length(min = 1, max = 40), regex(pattern = schema::NAME))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message(schema::APP_MESSAGE))]
     pub app: String,
     /// The runtime that hosts its `source`: `python` or `node`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 40), regex(pattern = schema::NAME))]
     pub runtime: Option<String>,
     /// Its code; goes with `runtime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<FnSource>,
     /// What is called in the code, in the runtime's own form; default `handler`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[^\\s\\x00-\\x1f\\x7f]+$"))]
     pub handler: Option<String>,
     /// A container image that speaks Fn's http-stream contract; instead of `runtime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^[A-Za-z0-9][-A-Za-z0-9._:/@+]*$"))]
     pub image: Option<String>,
     /// Secrets to pull the image with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
     /// Its environment, over its App's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub env: Vec<EnvVar>,
     /// Whole ConfigMaps and Secrets as environment; `env` wins over them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub env_from: Vec<EnvFromSource>,
     /// Of one host process (shared) or of the container (image).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,6 +100,7 @@ pub struct FnSpec {
     pub timeout: Option<Timeout>,
     /// Calls at once in one host process, 1 to 1000; default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
     pub concurrency: Option<i32>,
     /// Size of an image Fn's Deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,11 +108,16 @@ pub struct FnSpec {
 }
 
 /// Where code comes from. Exactly one field is set.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.inline) != has(self.files)")
+        .message("source: set exactly one of `inline` and `files`")
+)]
 pub struct FnSource {
     /// One file's text, at most 262,144 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 262_144))]
     pub inline: Option<String>,
     /// The keys of a ConfigMap as files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +133,7 @@ pub struct FnSource {
 #[serde(rename_all = "camelCase")]
 pub struct FilesSource {
     /// The ConfigMap whose keys are the files' names.
-    pub config_map_ref: ConfigMapRef,
+    pub config_map_ref: LocalObjectReference,
 }
 
 /// Replicas of a dedicated Fn.
@@ -79,6 +141,7 @@ pub struct FilesSource {
 pub struct FnScale {
     /// Pods, 0 to 1000; default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
 }
 
@@ -88,23 +151,30 @@ pub struct FnScale {
 pub struct FnStatus {
     /// The generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
     /// Ready, and what it stands on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// The revision that serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub revision: Option<String>,
     /// The newest revision, which serves once a runner has loaded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub latest_revision: Option<String>,
     /// Where it is invoked from inside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
     pub url: Option<String>,
     /// Ready pods of a dedicated Fn's Deployment, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub replicas: Option<i32>,
     /// Label selector of those pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub selector: Option<String>,
 }

@@ -2,38 +2,52 @@
 //! hashes that follow from them. Never performs I/O, holds no client and reads no clock.
 
 pub mod address;
+#[allow(unreachable_pub, reason = "the expansion of KubeSchema repeats the struct within a function")]
 mod app;
 pub mod bundle;
 mod condition;
+mod definitions;
 mod digest;
 mod duration;
+#[allow(unreachable_pub, reason = "the expansion of KubeSchema repeats the struct within a function")]
 mod env;
 mod environment;
+#[allow(unreachable_pub, reason = "the expansion of KubeSchema repeats the struct within a function")]
 mod function;
 mod hex;
 pub mod names;
 mod resources;
 mod revision;
+#[allow(unreachable_pub, reason = "the expansion of KubeSchema repeats the struct within a function")]
 mod route;
+mod schema;
+#[allow(unreachable_pub, reason = "the expansion of KubeSchema repeats the struct within a function")]
 mod trigger;
 
 pub use address::{AddressError, SigningKey};
 pub use app::{App, AppLimits, AppRunners, AppSpec, AppStatus};
 pub use bundle::BundleError;
 pub use condition::{
-    ConditionStatus, ConditionType, Reason, find_condition, is_true, remove_condition, set_condition,
+    ConditionStatus, ConditionType, MESSAGE_BYTES_MAX, Reason, find_condition, is_true, remove_condition,
+    set_condition,
 };
+pub use definitions::{Definition, definitions};
 pub use digest::{Digest, DigestParseError};
 pub use duration::{DurationParseError, Timeout};
-pub use env::{ConfigMapRef, EnvFromSource, EnvVar, EnvVarSource, KeySelector, LocalObjectReference};
+pub use env::{
+    ConfigMapKeyRef, ConfigMapRef, EnvFromSource, EnvVar, EnvVarSource, KeySelector, LocalObjectReference,
+};
 pub use environment::{EnvEntry, EnvError, ObjectKind, RESERVED_PREFIXES, check_env, merged_env};
 pub use function::{FilesSource, FnScale, FnSource, FnSpec, FnStatus, Function};
 pub use resources::{ResourceAmounts, ResourceLimits, memory_bytes};
-pub use revision::{CONCURRENCY_MAX, DEFAULT_CONCURRENCY, DEFAULT_HANDLER, RevisionError, RevisionName, RunDocument};
-pub use route::{
-    Backend, HeaderMatch, HttpMethod, OpenApiSource, OperationRule, PathMatch, PathMatchType, Route, RouteMatch,
-    RouteRule, RouteSpec, RouteStatus,
+pub use revision::{
+    CONCURRENCY_MAX, DEFAULT_CONCURRENCY, DEFAULT_HANDLER, RevisionError, RevisionName, RunDocument,
 };
+pub use route::{
+    Backend, HeaderMatch, HttpMethod, OpenApiSource, OperationRule, PathMatch, PathMatchType, Route,
+    RouteMatch, RouteRule, RouteSpec, RouteStatus,
+};
+pub use schema::{CONFLICT_LENGTH_MAX, CONFLICTS_MAX, HOSTNAMES_MAX, URLS_MAX};
 pub use trigger::{HttpTrigger, QueueTrigger, Trigger, TriggerSpec, TriggerStatus};
 
 /// The API group of every kind.

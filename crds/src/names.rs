@@ -116,10 +116,7 @@ mod tests {
         let digest = Digest::of(b"code");
         assert_eq!(route_table("team-a", "site"), "route.team-a.site");
         assert_eq!(app_table("team-a", "shop"), "app.team-a.shop");
-        assert_eq!(
-            bundle("team-a", "shop", &digest),
-            format!("bundle.team-a.shop.{}", &digest.hex()[..32])
-        );
+        assert_eq!(bundle("team-a", "shop", &digest), format!("bundle.team-a.shop.{}", &digest.hex()[..32]));
         assert_eq!(shared_runners("shop", "python"), "shop-python-runners");
         assert_eq!(broker_secret("shop"), "shop-funcatron-broker");
     }

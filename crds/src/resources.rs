@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema;
+
 /// Limits and requests of a container.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 pub struct ResourceLimits {
@@ -20,9 +22,11 @@ pub struct ResourceLimits {
 pub struct ResourceAmounts {
     /// Bytes, as `128Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::quantity")]
     pub memory: Option<Quantity>,
     /// Cores, as `500m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::quantity")]
     pub cpu: Option<Quantity>,
 }
 
@@ -97,7 +101,9 @@ mod tests {
     #[test]
     fn what_is_no_amount_is_refused() {
         let long = "9".repeat(40);
-        for quantity in ["", ".", "Mi", "-1", "1 Mi", "1mi", "1.2.3", "1e", "1e-3", "1e99", "100Ei", "1KB", &long] {
+        for quantity in
+            ["", ".", "Mi", "-1", "1 Mi", "1mi", "1.2.3", "1e", "1e-3", "1e99", "100Ei", "1KB", &long]
+        {
             assert_eq!(memory_bytes(quantity), None, "{quantity}");
         }
     }

@@ -72,7 +72,11 @@ impl RevisionName {
             let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
             is_label(fn_name) && hash.len() == HASH_LENGTH && hash.bytes().all(hex)
         });
-        if good { Ok(Self(text.to_owned())) } else { Err(RevisionError::Name(text.chars().take(100).collect())) }
+        if good {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(RevisionError::Name(text.chars().take(100).collect()))
+        }
     }
 
     /// The whole name.
