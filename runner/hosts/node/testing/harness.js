@@ -96,7 +96,7 @@ class Host {
     fs.closeSync(log)
     host.exited = once(host.process, 'exit')
     await eventually(() => fs.existsSync(host.control), 'control socket')
-    host.runner = await Runner.hello(host.control)
+    host.runner = await eventually(() => Runner.hello(host.control).catch(() => null), 'control connection')
     return host
   }
 
