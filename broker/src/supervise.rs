@@ -56,8 +56,9 @@ where
     Fut: Future<Output = ()>,
 {
     tokio::select! {
-        () = session(Arc::clone(link)) => link.close().await,
+        biased;
         reason = link.closed() => warn!(%reason, "broker link down"),
+        () = session(Arc::clone(link)) => link.close().await,
     }
 }
 

@@ -127,10 +127,7 @@ impl AmqpSettle {
 }
 
 /// Queues a frame and does not wait until it is written: the prefetch bounds how many there can be.
-async fn queued(
-    act: impl Future<Output = lapin::Result<()>>,
-    queue: &str,
-) -> Result<(), LinkError> {
+async fn queued(act: impl Future<Output = lapin::Result<()>>, queue: &str) -> Result<(), LinkError> {
     let mut act = std::pin::pin!(act);
     match futures::poll!(&mut act) {
         Poll::Ready(outcome) => outcome.map_err(|error| errors::act(queue, &error)),

@@ -50,8 +50,7 @@ impl LocalLink {
         let (returned, returns) = mpsc::channel(RETURNS_MAX);
         let mut locked = state.lock();
         let (id, state) = (locked.fresh_id(), Arc::clone(state));
-        let shut =
-            Arc::new(Shut { id, state, reason: OnceLock::new(), down: watch::Sender::new(false) });
+        let shut = Arc::new(Shut { id, state, reason: OnceLock::new(), down: watch::Sender::new(false) });
         locked.add_link(id, &shut);
         drop(locked);
         Self { shut, returned, returns: Mutex::new(Some(returns)) }

@@ -102,8 +102,7 @@ impl State {
     }
 
     fn message(&mut self, envelope: Envelope, exchange: String, key: String) -> Message {
-        let expires =
-            envelope.properties.expiration_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        let expires = envelope.properties.expiration_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         let place = self.fresh_id();
         Message { place, envelope, exchange, key, redelivered: false, delivery_count: None, expires }
     }

@@ -140,9 +140,8 @@ impl Call {
         let id = fields::call_id("message-id", envelope.properties.message_id.as_deref()).ok();
         let attempt = envelope.headers.get("fn-attempt").and_then(|value| fields::attempt(value).ok());
         let reply_to = envelope.properties.reply_to.clone();
-        Self::read(envelope).map_err(|reason| {
-            Box::new(Undecodable { reason, id, reply_to, attempt: attempt.unwrap_or(1) })
-        })
+        Self::read(envelope)
+            .map_err(|reason| Box::new(Undecodable { reason, id, reply_to, attempt: attempt.unwrap_or(1) }))
     }
 
     fn read(envelope: Envelope) -> Result<Self, DecodeError> {

@@ -1,0 +1,270 @@
+//! Publishing, consuming, settling.
+
+use std::time::{Duration, Instant};
+
+use funcatron_broker::link::{ConsumeOptions, Envelope, HeaderValue, Headers, Properties, Target};
+use funcatron_broker::names::QueueName;
+use funcatron_broker::topology::{Attempts, Item, Overflow, QueueKind, QueueSpec};
+
+use super::ground::{Ground, Kit, consume, envelope, next, take};
+
+pub(crate) async fn what_is_published_arrives_unchanged(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    let mut headers = Headers::default();
+    headers.insert("text", "tête");
+    headers.insert("bytes", HeaderValue::Bytes(vec![0, 255, 128].into()));
+    headers.insert("int", i64::MIN);
+    headers.insert("bool", HeaderValue::Bool(true));
+    headers.insert("float", HeaderValue::Float(0.5));
+    headers.insert("void", HeaderValue::Void);
+    headers.insert("list", HeaderValue::List(vec!["a".into(), 2.into()]));
+    headers.insert("table", HeaderValue::Table([("k".to_owned(), "v".into())].into_iter().collect()));
+    let properties = Properties {
+        kind: Some("call".to_owned()),
+        message_id: Some("m".to_owned()),
+        correlation_id: Some("c".to_owned()),
+        reply_to: Some("r".to_owned()),
+        content_type: Some("text/plain; charset=utf-8".to_owned()),
+        user_id: None,
+        expiration_ms: Some(60_000),
+        timestamp_s: Some(1_790_000_000),
+        persistent: true,
+    };
+    // Larger than one AMQP frame.
+    let body = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect::<Vec<u8>>();
+    let sent = Envelope { properties, headers, body: body.into() };
+    ground.link.publish(Target::queue(&queue), sent.clone(), true).await.unwrap();
+    let got = take(&mut ground.consume(&queue, 1).await).await;
+    assert_eq!(got.envelope, sent);
+    assert_eq!((got.exchange.as_str(), got.routing_key.as_str()), ("", queue.as_str()));
+    assert!(!got.redelivered);
+    assert_eq!(got.delivery_count, None);
+    ground.clean().await;
+}
+
+pub(crate) async fn an_acked_message_is_gone(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    ground.publish(&queue, "one").await;
+    ground.publish(&queue, "two").await;
+    let other = ground.other().await;
+    let mut consumer = consume(&other, &queue, 1).await;
+    take(&mut consumer).await.ack().await.unwrap();
+    drop(take(&mut consumer).await);
+    other.close().await;
+    let again = take(&mut ground.consume(&queue, 10).await).await;
+    assert_eq!(again.envelope.body, "two");
+    ground.until_ready(&queue, 0).await;
+    ground.clean().await;
+}
+
+pub(crate) async fn prefetch_bounds_what_is_out(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    for n in 0..10 {
+        ground.publish(&queue, &n.to_string()).await;
+    }
+    let mut consumer = ground.consume(&queue, 3).await;
+    let mut out = Vec::new();
+    for _ in 0..3 {
+        out.push(take(&mut consumer).await);
+    }
+    ground.until_ready(&queue, 7).await;
+    assert!(consumer.try_next().is_none());
+    // Settled in any order, each settled one makes room for one.
+    out.remove(1).ack().await.unwrap();
+    assert_eq!(take(&mut consumer).await.envelope.body, "3");
+    ground.until_ready(&queue, 6).await;
+    assert!(consumer.try_next().is_none());
+    ground.clean().await;
+}
+
+pub(crate) async fn consumers_share_a_queue(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    let mut first = ground.consume(&queue, 1).await;
+    let mut second = ground.consume(&queue, 1).await;
+    ground.publish(&queue, "one").await;
+    ground.publish(&queue, "two").await;
+    let mut bodies = [take(&mut first).await.envelope.body, take(&mut second).await.envelope.body];
+    bodies.sort();
+    assert_eq!(bodies, ["one", "two"]);
+    ground.clean().await;
+}
+
+pub(crate) async fn no_ack_settles_by_sending(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    let options = ConsumeOptions { prefetch: 0, exclusive: false, no_ack: true };
+    let mut consumer = ground.link.consume(&queue, options).await.unwrap();
+    for n in 0..3_000 {
+        let message = envelope(&n.to_string());
+        ground.link.publish(Target::queue(&queue), message, false).await.unwrap();
+    }
+    for n in 0..3_000 {
+        assert_eq!(take(&mut consumer).await.envelope.body, n.to_string());
+    }
+    drop(consumer);
+    ground.until_ready(&queue, 0).await;
+    ground.clean().await;
+}
+
+/// A durable queue whose waits are short, with its dead letters.
+async fn durable(ground: &Ground, retry_min_ms: u32) -> (QueueName, QueueName) {
+    let (queue, dead) = (ground.app.durable_queue("mail").unwrap(), ground.app.dead_queue("mail").unwrap());
+    let spec =
+        |attempts, overflow| QueueSpec { kind: QueueKind::Quorum, length_max: 100, overflow, attempts };
+    let attempts = Attempts {
+        delivery_limit: 3,
+        retry_min_ms,
+        retry_max_ms: retry_min_ms * 2,
+        dead_letter: dead.clone(),
+    };
+    let dead_spec = spec(None, Overflow::DropHead);
+    let queue_spec = spec(Some(attempts), Overflow::RejectPublish);
+    ground
+        .declare(vec![
+            Item::Queue { name: dead.clone(), spec: dead_spec },
+            Item::Queue { name: queue.clone(), spec: queue_spec },
+        ])
+        .await;
+    (queue, dead)
+}
+
+pub(crate) async fn a_rejected_message_is_tried_to_the_limit_then_dead_lettered(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let (queue, dead) = durable(&ground, 10).await;
+    ground.publish(&queue, "poison").await;
+    let mut consumer = ground.consume(&queue, 1).await;
+    let mut counts = Vec::new();
+    for attempt in 1..=4 {
+        let delivery = take(&mut consumer).await;
+        assert_eq!(delivery.redelivered, attempt > 1, "attempt {attempt}");
+        counts.push(delivery.delivery_count);
+        delivery.reject(true).await.unwrap();
+    }
+    assert_eq!(counts[1..], [Some(1), Some(2), Some(3)]);
+    assert!(matches!(counts[0], None | Some(0)));
+    let buried = take(&mut ground.consume(&dead, 1).await).await;
+    assert_eq!(buried.envelope.body, "poison");
+    assert_eq!(buried.envelope.headers.text("x-first-death-queue"), Some(queue.as_str()));
+    assert_eq!(buried.envelope.headers.text("x-first-death-reason"), Some("delivery_limit"));
+    ground.clean().await;
+}
+
+pub(crate) async fn a_refused_message_is_dead_lettered_at_once(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let (queue, dead) = durable(&ground, 10).await;
+    ground.publish(&queue, "nonsense").await;
+    let mut consumer = ground.consume(&queue, 1).await;
+    take(&mut consumer).await.reject(false).await.unwrap();
+    let buried = take(&mut ground.consume(&dead, 1).await).await;
+    assert_eq!(buried.envelope.body, "nonsense");
+    assert_eq!(buried.envelope.headers.text("x-first-death-reason"), Some("rejected"));
+    ground.clean().await;
+}
+
+pub(crate) async fn a_failed_attempt_waits_before_the_next(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let (queue, _dead) = durable(&ground, 400).await;
+    ground.publish(&queue, "later").await;
+    let mut consumer = ground.consume(&queue, 1).await;
+    let first = take(&mut consumer).await;
+    let failed = Instant::now();
+    first.reject(true).await.unwrap();
+    take(&mut consumer).await.ack().await.unwrap();
+    assert!(failed.elapsed() >= Duration::from_millis(350), "after {:?}", failed.elapsed());
+    ground.clean().await;
+}
+
+pub(crate) async fn a_closed_link_gives_back_what_was_out(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    ground.publish(&queue, "one").await;
+    let other = ground.other().await;
+    let mut theirs = consume(&other, &queue, 1).await;
+    let held = take(&mut theirs).await;
+    let mut ours = ground.consume(&queue, 1).await;
+    other.close().await;
+    let again = take(&mut ours).await;
+    assert_eq!(again.envelope.body, "one");
+    assert!(again.redelivered);
+    assert!(held.ack().await.is_err(), "what went back cannot be settled");
+    assert!(next(&mut theirs).await.is_none());
+    assert!(theirs.failure().is_some());
+    ground.clean().await;
+}
+
+pub(crate) async fn a_cut_link_gives_back_what_was_out(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    ground.publish(&queue, "one").await;
+    let mut consumer = ground.consume(&queue, 1).await;
+    let _held = take(&mut consumer).await;
+    ground.kit.cut().await;
+    assert!(next(&mut consumer).await.is_none());
+    let other = ground.other().await;
+    assert!(take(&mut consume(&other, &queue, 1).await).await.redelivered);
+    ground.clean().await;
+}
+
+pub(crate) async fn what_is_dropped_unsettled_goes_back_with_its_consumer(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    ground.publish(&queue, "one").await;
+    ground.publish(&queue, "two").await;
+    let mut consumer = ground.consume(&queue, 2).await;
+    let kept = take(&mut consumer).await;
+    drop(take(&mut consumer).await);
+    drop(consumer);
+    // A delivery outlives its consumer, and keeps the others out with it.
+    assert_eq!(kept.envelope.body, "one");
+    kept.ack().await.unwrap();
+    let again = take(&mut ground.consume(&queue, 1).await).await;
+    assert_eq!(again.envelope.body, "two");
+    assert!(again.redelivered);
+    ground.clean().await;
+}
+
+pub(crate) async fn a_cancelled_consumer_ends_after_what_was_under_way(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    let mut consumer = ground.consume(&queue, 5).await;
+    ground.publish(&queue, "one").await;
+    ground.publish(&queue, "two").await;
+    let first = take(&mut consumer).await;
+    ground.until_ready(&queue, 0).await;
+    consumer.cancel().await;
+    assert_eq!(take(&mut consumer).await.envelope.body, "two");
+    assert!(next(&mut consumer).await.is_none());
+    assert_eq!(consumer.failure(), None);
+    first.ack().await.unwrap();
+    ground.publish(&queue, "three").await;
+    ground.until_ready(&queue, 1).await;
+    ground.clean().await;
+}
+
+pub(crate) async fn an_expired_message_is_not_delivered(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    let mut short = envelope("late");
+    short.properties.expiration_ms = Some(30);
+    ground.link.publish_confirmed(Target::queue(&queue), short, false).await.unwrap();
+    ground.until_ready(&queue, 0).await;
+    ground.publish(&queue, "in time").await;
+    assert_eq!(take(&mut ground.consume(&queue, 1).await).await.envelope.body, "in time");
+    ground.clean().await;
+}
+
+pub(crate) async fn a_dead_letter_does_not_expire(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let (queue, dead) = durable(&ground, 10).await;
+    let mut message = envelope("poison");
+    message.properties.expiration_ms = Some(60_000);
+    ground.link.publish(Target::queue(&queue), message, false).await.unwrap();
+    take(&mut ground.consume(&queue, 1).await).await.reject(false).await.unwrap();
+    let buried = take(&mut ground.consume(&dead, 1).await).await;
+    assert_eq!(buried.envelope.properties.expiration_ms, None);
+    ground.clean().await;
+}
