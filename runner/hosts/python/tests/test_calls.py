@@ -68,6 +68,13 @@ def test_event_form_is_the_proxy_event(host: Host) -> None:
     assert event["requestContext"]["attempt"] == 2
 
 
+@pytest.mark.parametrize("url, path, query", [
+    ("http://shop.example.com/a/b?x=1#f", "/a/b", "x=1"), ("http://[bad/p", "/p", ""), ("//p?", "//p", ""), ("", "", "")])
+def test_path_and_query_are_taken_from_any_url(host: Host, url: str, path: str, query: str) -> None:
+    host.loaded("a", "def handler(event):\n    return [event['path'], event['rawQueryString']]\n")
+    assert host.call("a", headers={"Fn-Http-Request-Url": url}).json == [path, query]
+
+
 def test_body_that_is_no_text_comes_as_base64(host: Host) -> None:
     host.loaded("a", "import base64\ndef handler(event):\n    raw = base64.b64decode(event['body'])\n    return "
                      "{'statusCode': 200, 'body': base64.b64encode(raw).decode(), 'isBase64Encoded': True}\n")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import time
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Mapping
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from .http_stream import Answer, Request, is_header_name, is_header_value
 
@@ -20,6 +21,7 @@ HTTP_PREFIX = "fn-http-h-"
 AMQP_PREFIX = "fn-amqp-h-"
 INTENT_HTTP = "httprequest"
 INTENT_EVENT = "event"
+_ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
 _UNPREFIXED = {"content-type", "fn-fdk-version", "fn-fdk-runtime", "fn-http-status"}
 # The answer's framing is the platform's; a function's own word on it would contradict the bytes sent.
 _FRAMING = {"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "trailer", "te"}
@@ -104,8 +106,7 @@ class Context:
         return path_params(self._request)
 
     def Attempt(self) -> int:
-        attempt = self._request.header("fn-attempt", "1") or "1"
-        return int(attempt) if attempt.isdigit() else 1
+        return attempt_of(self._request)
 
     @property
     def aws_request_id(self) -> str:
@@ -128,16 +129,16 @@ class Context:
 def build_event(request: Request) -> dict[str, Any]:
     """The event: Lambda's proxy event for HTTP calls, the same keys where they apply for others."""
     http = request.header("fn-intent") != INTENT_EVENT
-    url = urlsplit(request.header("fn-http-request-url", "") or "")
-    query = parse_qs(url.query, keep_blank_values=True)
+    path, raw_query = _path_and_query(request.header("fn-http-request-url", "") or "")
+    query = parse_qs(raw_query, keep_blank_values=True)
     headers = http_headers(request)
     if "content-type" in request.headers:
         headers.setdefault("content-type", request.headers["content-type"])
     body, is_base64 = _text_or_base64(request.body)
     return {
         "httpMethod": request.header("fn-http-method") if http else None,
-        "path": url.path,
-        "rawQueryString": url.query,
+        "path": path,
+        "rawQueryString": raw_query,
         "queryStringParameters": {name: values[-1] for name, values in query.items()},
         "multiValueQueryStringParameters": query,
         "pathParameters": path_params(request),
@@ -151,7 +152,7 @@ def build_event(request: Request) -> dict[str, Any]:
         "routingKey": request.header("fn-routing-key"),
         "requestContext": {"requestId": request.header("fn-call-id"),
                            "deadline": request.header("fn-deadline"),
-                           "attempt": int(request.header("fn-attempt", "1") or 1)},
+                           "attempt": attempt_of(request)},
     }
 
 
@@ -170,12 +171,23 @@ def _unprefixed(request: Request, prefix: str) -> dict[str, list[str]]:
     return {name[len(prefix):]: list(values) for name, values in request.headers.items() if name.startswith(prefix)}
 
 
+def _path_and_query(url: str) -> tuple[str, str]:
+    """Takes any text: the host in it is the caller's, and `urlsplit` raises on some."""
+    path, _, query = url.partition("#")[0].partition("?")
+    return _ORIGIN.sub("", path), query
+
+
 def path_params(request: Request) -> dict[str, str]:
     try:
         params = json.loads(request.header("fn-path-params") or "{}")
     except ValueError:
         return {}
     return params if isinstance(params, dict) else {}
+
+
+def attempt_of(request: Request) -> int:
+    attempt = request.header("fn-attempt") or "1"
+    return int(attempt) if re.fullmatch("[0-9]{1,9}", attempt) else 1
 
 
 def deadline_of(request: Request) -> float | None:
