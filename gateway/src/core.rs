@@ -1,0 +1,127 @@
+//! What all of a gateway's parts share: configuration, tables, pending calls, link, counts.
+//! Owns the places that calls in flight take; never serves a request itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::apps::{AppPart, FnPart};
+use crate::body::{BodyTimes, Budget};
+use crate::bundles::BundleSource;
+use crate::config::GatewayConfig;
+use crate::metrics::Metrics;
+use crate::pending::Pending;
+use crate::problem::Problem;
+use crate::tables::TableStore;
+use crate::uplink::Uplink;
+use crate::wake::Wakes;
+
+/// Cancels that wait for the link; beyond it they are dropped, and the calls end at their deadline.
+pub(crate) const CANCELS_MAX: usize = 4096;
+
+/// A gateway's shared parts.
+pub(crate) struct Core {
+    pub(crate) config: Arc<GatewayConfig>,
+    pub(crate) tables: Arc<TableStore>,
+    pub(crate) bundles: Arc<dyn BundleSource>,
+    pub(crate) pending: Arc<Pending>,
+    pub(crate) uplink: Arc<Uplink>,
+    pub(crate) wakes: Wakes,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) cancels: mpsc::Sender<Cancelled>,
+}
+
+/// A call whose client left.
+#[derive(Debug)]
+pub(crate) struct Cancelled {
+    pub(crate) id: Uuid,
+    pub(crate) app: Arc<AppPart>,
+}
+
+impl Core {
+    /// Puts the parts together; the receiver is for whoever publishes the cancels.
+    pub(crate) fn new(
+        config: Arc<GatewayConfig>,
+        tables: Arc<TableStore>,
+        bundles: Arc<dyn BundleSource>,
+    ) -> (Arc<Self>, mpsc::Receiver<Cancelled>) {
+        let (cancels, cancelled) = mpsc::channel(CANCELS_MAX);
+        let (pending, metrics) = (Arc::new(Pending::new()), Arc::new(Metrics::new()));
+        let installation = tables.installation().clone();
+        let uplink = Arc::new(Uplink::new(installation, Arc::clone(&pending), Arc::clone(&metrics)));
+        let budget = Budget::new(config.limits.buffered_bytes_max);
+        let core = Self {
+            config,
+            tables,
+            bundles,
+            pending,
+            uplink,
+            wakes: Wakes::default(),
+            metrics,
+            budget,
+            in_flight: Arc::default(),
+            cancels,
+        };
+        (Arc::new(core), cancelled)
+    }
+
+    /// Whether tables and broker have both been seen: from then on this gateway has an answer to every request, be it
+    /// that the broker is away.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.tables.is_synced() && self.uplink.was_seen()
+    }
+
+    pub(crate) fn body_times(&self) -> BodyTimes {
+        let limits = &self.config.limits;
+        BodyTimes { idle: limits.body_idle_timeout, whole: limits.body_timeout }
+    }
+
+    /// Takes a place for one call, or says whose places are taken.
+    pub(crate) fn enter(&self, app: &AppPart, function: &FnPart) -> Result<Place, Problem> {
+        let limits = &self.config.limits;
+        let gateway = Count::up(&self.in_flight, limits.in_flight_max).ok_or(Problem::GatewayBusy)?;
+        let of_app = Count::up(&app.counts.in_flight, limits.app_in_flight_max);
+        let of_app = of_app.ok_or(Problem::TenantBusy("App"))?;
+        let of_fn = Count::up(&function.in_flight, limits.fn_in_flight_max);
+        let of_fn = of_fn.ok_or(Problem::TenantBusy("function"))?;
+        Ok(Place { _counts: [gateway, of_app, of_fn] })
+    }
+}
+
+/// A place of a call in flight; dropped, it is free.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _counts: [Count; 3],
+}
+
+#[derive(Debug)]
+struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    fn up(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let held = Self(Arc::clone(count));
+        // Counted before it is compared, so that two at once cannot both take the last place; dropped, it is uncounted.
+        (held.0.fetch_add(1, Ordering::Relaxed) < max).then_some(held)
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A fresh UUIDv7: time first, so that ids sort, then 74 random bits of a generator that cannot be foretold.
+pub(crate) fn fresh_id(now_ms: u64) -> Uuid {
+    uuid::Builder::from_unix_timestamp_millis(now_ms, &rand::random()).into_uuid()
+}
+
+/// A short reason of a runner's, as text.
+pub(crate) fn reason(body: &Bytes, otherwise: &str) -> String {
+    if body.is_empty() { otherwise.to_owned() } else { String::from_utf8_lossy(body).into_owned() }
+}

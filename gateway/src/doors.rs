@@ -1,0 +1,192 @@
+//! The public and the internal listener's requests: read whole, dispatched, answered.
+//! Decides what is served where; knows nothing of links and queues.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use funcatron_broker::message::{Outcome, Reply};
+use funcatron_crds::Digest;
+use futures::FutureExt;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode, request};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use crate::body::{self, ReadBodyError, counted};
+use crate::core::{Core, fresh_id};
+use crate::dispatch::{Clock, Destination, Submission, dispatch};
+use crate::headers::{self, Forwarded};
+use crate::listen::Handler;
+use crate::metrics::Door;
+use crate::problem::{FN_CALL_ID, Problem, call_id_value};
+use crate::resolve::{self, BUNDLES, BundleAddress, Host};
+
+/// A timeout beyond it is none that Kubernetes' own durations can say; it keeps sums of times from overflowing.
+const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// More headers than this are refused (HTTP/1.1's are bounded by hyper, at 100).
+const HEADERS_MAX: usize = 100;
+
+/// One listener's way to answer.
+#[derive(Clone)]
+pub(crate) struct Doorkeeper {
+    pub(crate) core: Arc<Core>,
+    pub(crate) door: Door,
+}
+
+/// A request as it came.
+struct Arrival {
+    id: Uuid,
+    peer: SocketAddr,
+    head: request::Parts,
+    body: Incoming,
+}
+
+impl Handler for Doorkeeper {
+    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let id = fresh_id(unix_ms());
+        let at = Instant::now();
+        let (head, body) = request.into_parts();
+        let arrival = Arrival { id, peer, head, body };
+        let answer = AssertUnwindSafe(self.answer(arrival)).catch_unwind().await;
+        let response = match answer {
+            Ok(Ok(response)) => response,
+            Ok(Err(problem)) => problem.into_response(id),
+            Err(_) => {
+                error!(call = %id, "a request's handling panicked");
+                Problem::Internal.into_response(id)
+            }
+        };
+        self.core.metrics.answered(self.door, response.status(), at.elapsed());
+        response
+    }
+}
+
+impl Doorkeeper {
+    async fn answer(&self, arrival: Arrival) -> Result<Response<Full<Bytes>>, Problem> {
+        check_head(&arrival.head, self.core.config.limits.head_bytes_max)?;
+        if self.door == Door::Internal && arrival.head.uri.path().starts_with(BUNDLES) {
+            return self.bundle(&arrival).await;
+        }
+        let host = resolve::host(&arrival.head)?;
+        let destination = match self.door {
+            Door::Public => resolve::public(&self.core.tables, &arrival.head, &host, rand::random())?,
+            Door::Internal => resolve::internal(&self.core.tables, &arrival.head)?,
+        };
+        let app = Arc::clone(&destination.app);
+        let answered = self.call(arrival, host, destination).await;
+        let status = match &answered {
+            Ok(response) => response.status(),
+            Err(problem) => problem.status(),
+        };
+        app.counts.answered(status);
+        answered
+    }
+
+    async fn call(
+        &self,
+        arrival: Arrival,
+        host: Host,
+        to: Destination,
+    ) -> Result<Response<Full<Bytes>>, Problem> {
+        let core = &self.core;
+        if to.function.revision.is_none() {
+            return Err(Problem::NoRevision);
+        }
+        let _place = core.enter(&to.app, &to.function)?;
+        let Arrival { id, peer, head, body } = arrival;
+        let read = body::read(body, to.app.body_bytes_max, &core.budget, core.body_times()).await;
+        let (body, _share) = read.map_err(|error| unread(&error))?;
+        let request::Parts { method, uri, mut headers, .. } = head;
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let url = [headers::scheme(&headers), "://", &host.authority, path].concat();
+        headers::strip(&mut headers);
+        headers::forward(&mut headers, &Forwarded { peer: peer.ip(), host: &host.authority });
+        let timeout = Duration::from_millis(to.timeout_ms.unwrap_or(to.function.timeout_ms)).min(TIMEOUT_MAX);
+        let clock = Clock { submitted: Instant::now(), submitted_unix_ms: unix_ms(), timeout };
+        let is_head = method == Method::HEAD;
+        let call = Submission { id, to, method, url, headers, body, clock };
+        let reply = dispatch(core, call).await?;
+        Ok(self.answered(id, reply, is_head))
+    }
+
+    /// The function's own status, headers and body, but for what is the hop's or the platform's.
+    fn answered(&self, id: Uuid, reply: Reply, is_head: bool) -> Response<Full<Bytes>> {
+        let Reply { id: _, user_id: _, attempt: _, outcome, mut headers, body } = reply;
+        let Outcome::Answer(status) = outcome else {
+            error!(call = %id, ?outcome, "no answer was taken for one");
+            return Problem::Internal.into_response(id);
+        };
+        headers::strip(&mut headers);
+        headers.insert(FN_CALL_ID, call_id_value(id));
+        let bodyless =
+            [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+        if is_head && !bodyless && !body.is_empty() {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let body = if is_head || bodyless { Bytes::new() } else { counted(body, &self.core.budget) };
+        let mut response = Response::new(Full::new(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    async fn bundle(&self, arrival: &Arrival) -> Result<Response<Full<Bytes>>, Problem> {
+        let head = &arrival.head;
+        if ![Method::GET, Method::HEAD].contains(&head.method) {
+            return Err(Problem::MethodNotAllowed("GET, HEAD".to_owned()));
+        }
+        let address = BundleAddress::parse(head.uri.path(), head.uri.query().unwrap_or_default());
+        let BundleAddress { namespace, app, digest, expires_s, signature } =
+            address.ok_or(Problem::NoRoute)?;
+        let digest = Digest::parse(digest).map_err(|_| Problem::NoRoute)?;
+        let now_s = unix_ms() / 1000;
+        let key = &self.core.config.signing_key;
+        let verified = key.verify(namespace, app, &digest, expires_s, signature, now_s);
+        verified.map_err(|error| Problem::Forbidden(error.to_string()))?;
+        let found = self.core.bundles.fetch(namespace, app, &digest).await.map_err(|error| {
+            warn!(%error, %digest, namespace, app, call = %arrival.id, "could not fetch a bundle");
+            Problem::BundlesAway
+        })?;
+        let bytes = found.ok_or(Problem::NoBundle)?;
+        let length = HeaderValue::from(bytes.len());
+        let body = if head.method == Method::HEAD { Bytes::new() } else { bytes };
+        let mut response = Response::new(Full::new(body));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(CONTENT_LENGTH, length);
+        headers.insert(FN_CALL_ID, call_id_value(arrival.id));
+        Ok(response)
+    }
+}
+
+fn check_head(head: &request::Parts, bytes_max: usize) -> Result<(), Problem> {
+    if head.method == Method::CONNECT {
+        return Err(Problem::BadRequest("this is no proxy"));
+    }
+    let line = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if line + bytes > bytes_max || head.headers.len() > HEADERS_MAX {
+        return Err(Problem::HeadTooLarge);
+    }
+    Ok(())
+}
+
+fn unread(error: &ReadBodyError) -> Problem {
+    match error {
+        ReadBodyError::TooLarge(limit) => Problem::BodyTooLarge(*limit),
+        ReadBodyError::TooSlow => Problem::BodyTooSlow,
+        ReadBodyError::NoRoom => Problem::GatewayBusy,
+        ReadBodyError::Broken => Problem::BadRequest("the body broke off or is malformed"),
+    }
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

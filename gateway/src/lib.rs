@@ -1,0 +1,36 @@
+//! The gateway: HTTP in, message out, reply back.
+//!
+//! A request's way: `listen` (connections) → `doors` (what is served where, bodies, headers) → `resolve` (by the tables)
+//! → `dispatch` (published, waited for, tried again) → `uplink` and `pending` (the reply finds its call).
+//! Beside it: `wake` asks for runners, `watch` follows the operator's tables, `bundles` are handed to runners.
+//! Never runs a function, and never talks to a runner but through the broker.
+
+mod apps;
+mod body;
+mod bundles;
+mod config;
+mod core;
+mod disk_cache;
+mod dispatch;
+mod doors;
+mod headers;
+mod kubernetes_bundles;
+mod listen;
+mod metrics;
+mod ops;
+mod patient;
+mod pending;
+mod problem;
+mod resolve;
+mod serve;
+mod tables;
+mod uplink;
+mod wake;
+mod watch;
+
+pub use bundles::{BundleSource, FetchBundleError, MemoryBundles};
+pub use config::{GatewayConfig, HostPolicy, Limits};
+pub use kubernetes_bundles::KubernetesBundles;
+pub use serve::{Gateway, GatewayError, serve};
+pub use tables::{PutTableError, TableStore};
+pub use watch::watch_tables;

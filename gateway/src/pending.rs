@@ -1,0 +1,263 @@
+//! The calls that wait for an answer, by id. Pure: holds no link and no clock; whoever inserts a call takes it out.
+//!
+//! Which replies count: the sender must be the App's own broker user, whatever the reply says. Of the attempt under
+//! way every outcome counts. Of an earlier attempt only an answer does: a call that had a second attempt is idempotent,
+//! so the first answer is as good as any, while an earlier attempt's failure says nothing of the one under way.
+//! A reply to an attempt that was never made is forged.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use funcatron_broker::envelope::Envelope;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+/// Locks that calls are spread over: far more than cores, so that two rarely meet.
+const SHARDS: usize = 64;
+
+/// What a waiting call is told.
+#[derive(Debug)]
+pub(crate) enum Signal {
+    /// A reply of the right sender; still to be read.
+    Reply(Box<Envelope>),
+    /// No queue took the message.
+    Returned,
+    /// The link over which it was published is down.
+    LinkLost,
+}
+
+/// What became of a reply or a returned message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Its call was told.
+    Told,
+    /// Nobody waits for it: late, cancelled, or of an attempt that is over.
+    Late,
+    /// Its sender is not who it must be, or it answers what was never asked.
+    Forged,
+    /// It names no call.
+    Nameless,
+}
+
+#[derive(Debug)]
+struct Entry {
+    attempt: u32,
+    /// Which link it was published over.
+    epoch: u64,
+    user: Arc<str>,
+    tell: oneshot::Sender<Signal>,
+}
+
+/// A UUIDv7's last half is random already.
+#[derive(Debug, Default)]
+struct RandomBits(u64);
+
+impl Hasher for RandomBits {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut last = [0; 8];
+        let taken = bytes.len().min(8);
+        last[..taken].copy_from_slice(&bytes[bytes.len() - taken..]);
+        self.0 = self.0.rotate_left(32) ^ u64::from_le_bytes(last);
+    }
+}
+
+type Shard = Mutex<HashMap<Uuid, Entry, BuildHasherDefault<RandomBits>>>;
+
+/// The calls that wait.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    shards: Box<[Shard]>,
+    count: AtomicUsize,
+}
+
+impl Pending {
+    pub(crate) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), count: AtomicUsize::new(0) }
+    }
+
+    /// Calls that wait now.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, id: Uuid) -> &Shard {
+        // The map's own hash uses the top and bottom bits of the last eight bytes.
+        &self.shards[usize::from(id.as_bytes()[11]) % SHARDS]
+    }
+
+    /// Waits for the replies to one attempt; an earlier attempt's wait ends.
+    pub(crate) fn insert(
+        &self,
+        id: Uuid,
+        attempt: u32,
+        epoch: u64,
+        user: &Arc<str>,
+    ) -> oneshot::Receiver<Signal> {
+        let (tell, told) = oneshot::channel();
+        let entry = Entry { attempt, epoch, user: Arc::clone(user), tell };
+        if self.shard(id).lock().insert(id, entry).is_none() {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        told
+    }
+
+    /// Waits no more; says whether the call was still waiting.
+    pub(crate) fn remove(&self, id: Uuid) -> bool {
+        self.take(id, |_| true).is_some()
+    }
+
+    fn take(&self, id: Uuid, when: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
+        let mut shard = self.shard(id).lock();
+        let entry = shard.get(&id).is_some_and(when).then(|| shard.remove(&id)).flatten();
+        if entry.is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        entry
+    }
+
+    /// Tells a call of its reply, if the reply counts.
+    pub(crate) fn settle(&self, reply: Envelope) -> Settled {
+        let Some(id) = named(reply.properties.correlation_id.as_deref()) else { return Settled::Nameless };
+        let attempt = reply.headers.int("fn-attempt").and_then(|attempt| u32::try_from(attempt).ok());
+        let answers = reply.headers.text("fn-outcome") == Some("answer");
+        let sender = reply.properties.user_id.as_deref();
+        let mut verdict = Settled::Late;
+        let entry = self.take(id, |entry| {
+            verdict = entry.judge(sender, attempt, answers);
+            verdict == Settled::Told
+        });
+        let told = entry.map(|entry| entry.tell.send(Signal::Reply(Box::new(reply))));
+        // A call that left a moment ago hears nothing any more.
+        if told.is_some_and(|told| told.is_err()) { Settled::Late } else { verdict }
+    }
+
+    /// Tells a call that no queue took it.
+    pub(crate) fn returned(&self, message: &Envelope) -> Settled {
+        let Some(id) = named(message.properties.message_id.as_deref()) else { return Settled::Nameless };
+        let attempt = message.headers.int("fn-attempt");
+        let entry = self.take(id, |entry| Some(i64::from(entry.attempt)) == attempt);
+        let told = entry.is_some_and(|entry| entry.tell.send(Signal::Returned).is_ok());
+        if told { Settled::Told } else { Settled::Late }
+    }
+
+    /// Tells every call that was published over this link that it is down; says how many.
+    pub(crate) fn link_lost(&self, epoch: u64) -> usize {
+        let mut told = 0;
+        for shard in &self.shards {
+            let lost: Vec<Entry> =
+                shard.lock().extract_if(|_, entry| entry.epoch == epoch).map(|(_, entry)| entry).collect();
+            self.count.fetch_sub(lost.len(), Ordering::Relaxed);
+            told += lost.into_iter().filter_map(|entry| entry.tell.send(Signal::LinkLost).ok()).count();
+        }
+        told
+    }
+}
+
+impl Entry {
+    fn judge(&self, sender: Option<&str>, attempt: Option<u32>, answers: bool) -> Settled {
+        if sender != Some(&*self.user) {
+            return Settled::Forged;
+        }
+        match attempt {
+            // Without a readable attempt it is nonsense of the App's own; the call shall hear so rather than wait.
+            None => Settled::Told,
+            Some(attempt) if attempt == self.attempt => Settled::Told,
+            Some(attempt) if attempt > self.attempt => Settled::Forged,
+            Some(_) if answers => Settled::Told,
+            Some(_) => Settled::Late,
+        }
+    }
+}
+
+fn named(id: Option<&str>) -> Option<Uuid> {
+    Uuid::try_parse(id?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use funcatron_broker::envelope::{Headers, Properties};
+
+    use super::*;
+
+    fn reply(id: Uuid, user: Option<&str>, attempt: i64, outcome: &str) -> Envelope {
+        let mut headers = Headers::default();
+        headers.insert("fn-attempt", attempt);
+        headers.insert("fn-outcome", outcome);
+        let properties = Properties {
+            correlation_id: Some(id.to_string()),
+            message_id: Some(id.to_string()),
+            user_id: user.map(str::to_owned),
+            ..Properties::default()
+        };
+        Envelope { properties, headers, ..Envelope::default() }
+    }
+
+    fn user() -> Arc<str> {
+        "i.team-a.shop".into()
+    }
+
+    const SHOP: Option<&str> = Some("i.team-a.shop");
+
+    #[tokio::test]
+    async fn a_reply_reaches_its_call_once() {
+        let (pending, id) = (Pending::new(), Uuid::now_v7());
+        let told = pending.insert(id, 1, 1, &user());
+        assert_eq!(pending.settle(reply(id, SHOP, 1, "answer")), Settled::Told);
+        assert!(matches!(told.await.unwrap(), Signal::Reply(_)));
+        assert_eq!(pending.settle(reply(id, SHOP, 1, "answer")), Settled::Late);
+        assert_eq!(pending.len(), 0);
+    }
+
+    #[test]
+    fn a_forged_reply_is_refused_and_the_call_waits_on() {
+        let (pending, id) = (Pending::new(), Uuid::now_v7());
+        let _told = pending.insert(id, 1, 1, &user());
+        for sender in [None, Some(""), Some("i.team-a.shop2"), Some("i.team-b.shop")] {
+            assert_eq!(pending.settle(reply(id, sender, 1, "answer")), Settled::Forged, "{sender:?}");
+        }
+        assert_eq!(pending.settle(reply(id, SHOP, 2, "answer")), Settled::Forged);
+        assert_eq!(pending.len(), 1);
+        let mut nameless = reply(id, SHOP, 1, "answer");
+        nameless.properties.correlation_id = Some("x".into());
+        assert_eq!(pending.settle(nameless), Settled::Nameless);
+    }
+
+    #[test]
+    fn of_an_earlier_attempt_only_an_answer_counts() {
+        let (pending, id) = (Pending::new(), Uuid::now_v7());
+        let _first = pending.insert(id, 1, 1, &user());
+        let mut second = pending.insert(id, 2, 1, &user());
+        assert_eq!(pending.len(), 1);
+        assert_eq!(pending.settle(reply(id, SHOP, 1, "runner-lost")), Settled::Late);
+        assert_eq!(pending.returned(&reply(id, None, 1, "")), Settled::Late);
+        assert!(second.try_recv().is_err());
+        assert_eq!(pending.settle(reply(id, SHOP, 1, "answer")), Settled::Told);
+        assert!(matches!(second.try_recv(), Ok(Signal::Reply(_))));
+    }
+
+    #[test]
+    fn a_returned_message_is_told_to_its_own_attempt() {
+        let (pending, id) = (Pending::new(), Uuid::now_v7());
+        let mut told = pending.insert(id, 2, 1, &user());
+        assert_eq!(pending.returned(&reply(id, None, 2, "")), Settled::Told);
+        assert!(matches!(told.try_recv(), Ok(Signal::Returned)));
+        assert!(!pending.remove(id));
+    }
+
+    #[test]
+    fn a_lost_link_is_told_to_its_own_calls_alone() {
+        let pending = Pending::new();
+        let mut over: Vec<_> = (0..200).map(|_| pending.insert(Uuid::now_v7(), 1, 1, &user())).collect();
+        let mut other = pending.insert(Uuid::now_v7(), 1, 2, &user());
+        assert_eq!((pending.link_lost(1), pending.len()), (200, 1));
+        assert!(over.iter_mut().all(|told| matches!(told.try_recv(), Ok(Signal::LinkLost))));
+        assert!(other.try_recv().is_err());
+    }
+}
