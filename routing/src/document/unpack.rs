@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::thread;
 
 use flate2::read::GzDecoder;
 use thiserror::Error;
@@ -15,6 +16,8 @@ const DOCUMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 const YAML_NODES_MAX: usize = 1_000_000;
 /// Schemas nest deep, though nobody's this deep; serde_json has the same limit.
 const YAML_DEPTH_MAX: usize = 128;
+/// The reader recurses, in debug builds by some 20 KiB a level: four times what the depth can take.
+const YAML_STACK_BYTES: usize = 16 * 1024 * 1024;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Why no document could be read from bytes. The sources' own words are in Display, since they hold the place.
@@ -32,6 +35,8 @@ pub(super) enum UnpackError {
     Json(serde_json::Error),
     #[error("not the YAML of a document: {0}")]
     Yaml(String),
+    #[error("no thread to read it on: {0}")]
+    Thread(std::io::Error),
 }
 
 impl UnpackError {
@@ -42,6 +47,7 @@ impl UnpackError {
             Self::Text(_) => "save it as UTF-8",
             Self::Empty => "give an OpenAPI or Swagger document",
             Self::Json(_) | Self::Yaml(_) => "mend it there",
+            Self::Thread(_) => "nothing: it is read again",
         }
     }
 }
@@ -73,7 +79,20 @@ fn unpack(document: &[u8]) -> Result<Cow<'_, [u8]>, UnpackError> {
     Ok(unpacked)
 }
 
+/// On a stack of its own: a caller's may be small or nearly used up, and to run out of it is no error that one
+/// could answer but the end of the process, with everybody's Routes.
 fn parse_yaml(text: &str) -> Result<RawDocument, UnpackError> {
+    thread::scope(|scope| {
+        let reader = thread::Builder::new()
+            .name("yaml".to_owned())
+            .stack_size(YAML_STACK_BYTES)
+            .spawn_scoped(scope, || parse_yaml_here(text))
+            .map_err(UnpackError::Thread)?;
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn parse_yaml_here(text: &str) -> Result<RawDocument, UnpackError> {
     let options = serde_yaml::options! {
         budget: serde_yaml::budget! {
             max_nodes: YAML_NODES_MAX,
