@@ -51,7 +51,7 @@ impl Timeout {
 
     /// Its length, within 1 ms and 1 h.
     pub fn to_duration(&self) -> Result<Duration, DurationParseError> {
-        let length = parse(&self.0).ok_or_else(|| DurationParseError::Form(self.0.clone()))?;
+        let length = parse_duration(&self.0).ok_or_else(|| DurationParseError::Form(self.0.clone()))?;
         if (Self::MIN..=Self::MAX).contains(&length) {
             Ok(length)
         } else {
@@ -76,7 +76,8 @@ impl fmt::Display for Timeout {
     }
 }
 
-fn parse(text: &str) -> Option<Duration> {
+/// Reads any duration of GEP-2257, without a timeout's bounds: what CEL's `duration()` gives for the same text.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut sum = Duration::ZERO;
     for _ in 0..PARTS_MAX {

@@ -33,7 +33,7 @@ pub use condition::{
 };
 pub use definitions::{Definition, definitions};
 pub use digest::{Digest, DigestParseError};
-pub use duration::{DurationParseError, Timeout};
+pub use duration::{DurationParseError, Timeout, parse_duration};
 pub use env::{
     ConfigMapKeyRef, ConfigMapRef, EnvFromSource, EnvVar, EnvVarSource, KeySelector, LocalObjectReference,
 };

@@ -63,7 +63,7 @@ pub struct RouteSpec {
     pub hostnames: Vec<String>,
     /// Put before every path; absent: the document's own, else `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = schema::PATH))]
+    #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new(schema::PATH_RULE).message(schema::PATH_MESSAGE))]
     pub base_path: Option<String>,
     /// An OpenAPI 3.0, 3.1 or Swagger 2.0 document.
@@ -160,7 +160,7 @@ pub struct PathMatch {
     #[serde(default, rename = "type")]
     pub kind: PathMatchType,
     /// A path beginning with `/`.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = schema::PATH))]
+    #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new(schema::PATH_RULE).message(schema::PATH_MESSAGE))]
     pub value: String,
 }

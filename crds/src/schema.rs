@@ -11,12 +11,11 @@ pub(crate) const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]
 pub(crate) const OBJECT_KEY: &str = "^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$";
 /// The name of a variable, as Kubernetes has it.
 pub(crate) const ENV_NAME: &str = "^[-._a-zA-Z][-._a-zA-Z0-9]*$";
-/// A path of RFC 3986's characters, without empty segments; it may end with `/`.
-pub(crate) const PATH: &str = "^/([-A-Za-z0-9._~!$&'()*+,;=:@%]+/)*[-A-Za-z0-9._~!$&'()*+,;=:@%]*$";
-/// No `.` or `..` as a segment, plain or escaped: clients and proxies resolve those differently.
-pub(crate) const PATH_RULE: &str = "!self.matches('/([.]|%2[eE]){1,2}(/|$)')";
-/// What a path of such segments is told.
-pub(crate) const PATH_MESSAGE: &str = "a path has no segment `.` or `..`: write the path that is meant";
+/// A path of RFC 3986's characters, without empty segments (it may end with `/`) and without `.` or `..`, plain or
+/// escaped: clients and proxies resolve those differently.
+pub(crate) const PATH_RULE: &str = r#"self.matches("^/([-A-Za-z0-9._~!$&'()*+,;=:@%]+/)*[-A-Za-z0-9._~!$&'()*+,;=:@%]*$") && !self.matches("/([.]|%2[eE]){1,2}(/|$)")"#;
+/// What any other path is told.
+pub(crate) const PATH_MESSAGE: &str = "a path begins with `/` and has RFC 3986's characters, without query, fragment and the segments `//`, `/./` and `/../`";
 /// Names of all kinds, at the object's root. The API server has checked the characters.
 pub(crate) const NAME_RULE: &str = "size(self.metadata.name) <= 40 && !self.metadata.name.contains('.')";
 /// What a name beyond that is told.

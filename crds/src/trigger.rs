@@ -67,7 +67,7 @@ pub struct QueueTrigger {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
 pub struct HttpTrigger {
     /// Begins with `/`; it and every path below it (by whole segments) reach the Fn.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = schema::PATH))]
+    #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new(schema::PATH_RULE).message(schema::PATH_MESSAGE))]
     pub source: String,
 }
