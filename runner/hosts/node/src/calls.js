@@ -4,6 +4,9 @@
 //
 // Pure but for the clock that remaining time needs; docs/hosts.md states every form.
 
+const { isUtf8 } = require('node:buffer')
+
+const NOT_ASCII = /[\x80-\xff]/
 const HTTP_PREFIX = 'fn-http-h-'
 const AMQP_PREFIX = 'fn-amqp-h-'
 const INTENT_HTTP = 'httprequest'
@@ -24,8 +27,11 @@ class Request {
     this.headers = Object.create(null)
     for (let i = 0; i < rawHeaders.length; i += 2) {
       const name = rawHeaders[i].toLowerCase()
-      const value = Buffer.from(rawHeaders[i + 1], 'latin1').toString()
-      ;(this.headers[name] ??= []).push(value)
+      const value = rawHeaders[i + 1]
+      // Node gives bytes as Latin-1; headers that are not ASCII are UTF-8 here.
+      const text = NOT_ASCII.test(value) ? Buffer.from(value, 'latin1').toString() : value
+      const values = (this.headers[name] ??= [])
+      values.push(text)
     }
     this.body = body
   }
@@ -248,11 +254,9 @@ function fromBase64 (body) {
 
 function textOrBase64 (body) {
   if (body.length === 0) return { body: null, isBase64Encoded: false }
-  try {
-    return { body: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body), isBase64Encoded: false }
-  } catch {
-    return { body: body.toString('base64'), isBase64Encoded: true }
-  }
+  return isUtf8(body)
+    ? { body: body.toString(), isBase64Encoded: false }
+    : { body: body.toString('base64'), isBase64Encoded: true }
 }
 
 function pathAndQuery (url) {

@@ -37,6 +37,7 @@ def long_lived_host() -> Iterator[Host]:
     host = Host(path)
     yield host
     assert host.stop() == 0
+    assert host.errors() == ""
     shutil.rmtree(path, ignore_errors=True)
 
 

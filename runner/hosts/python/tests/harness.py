@@ -62,10 +62,11 @@ class Host:
         self.control = str(directory / "c.sock")
         self.log_path = directory / "host.log"
         self._next_id = 0
-        with open(self.log_path, "ab") as log:
+        self._errors_path = directory / "host.err"
+        with open(self.log_path, "ab") as log, open(self._errors_path, "ab") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "funcatron_host", "--control", self.control, *arguments],
-                env={**os.environ, "PYTHONPATH": str(SRC), **(env or {})}, stdin=subprocess.DEVNULL, stdout=log)
+                env={**os.environ, "PYTHONPATH": str(SRC), **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=errors)
         eventually(lambda: os.path.exists(self.control), "control socket")
         self.runner = eventually(self._connect, "control connection")
 
@@ -110,6 +111,10 @@ class Host:
     def logs(self) -> list[dict[str, Any]]:
         whole = self.log_path.read_bytes().rpartition(b"\n")[0]
         return [json.loads(line) for line in whole.splitlines()]
+
+    def errors(self) -> str:
+        """What the host itself wrote to its stderr: nothing, while it is well."""
+        return self._errors_path.read_text()
 
     def messages(self, **fields: str) -> list[str]:
         return [line["message"] for line in self.logs() if all(line.get(k) == v for k, v in fields.items())]

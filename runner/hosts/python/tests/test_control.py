@@ -321,6 +321,13 @@ def test_sigterm_ends_host_and_workers(own_host: Host) -> None:
     assert not os.path.exists(host.control)
 
 
+def test_sigterm_with_a_runner_connected_is_silent(short_dir) -> None:
+    host = Host(short_dir)
+    host.process.send_signal(signal.SIGTERM)
+    assert host.process.wait(WAIT_S) == 0
+    assert host.errors() == ""
+
+
 def test_sigterm_kills_after_the_grace(short_dir) -> None:
     host = Host(short_dir, "--grace-ms", "300")
     pid = host.loaded("a", "def handler(ctx, data):\n    while True: pass\n")

@@ -18,6 +18,7 @@ from .supervisor import Load, Supervisor
 
 LINE_MAX_BYTES = 1024 * 1024
 UNSENT_MAX_BYTES = 4 * 1024 * 1024  # events that a runner does not read; beyond it is taken for dead
+CLOSE_WAIT_S = 1.0  # an aborted connection's task ends in the next turns of the loop
 GRACE_MAX_MS = 600_000  # no drain is longer than the longest function timeout
 START_TIMEOUT_MAX_MS = 600_000
 CONCURRENCY_MAX = 1024
@@ -35,6 +36,7 @@ class Control:
         self._supervisor = supervisor
         self._writer: asyncio.StreamWriter | None = None
         self._turn = asyncio.Lock()
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def listen(self, path: str, mode: int) -> None:
@@ -54,12 +56,18 @@ class Control:
         if self._server is not None:
             self._server.close()
         if self._writer is not None:
-            self._writer.close()
+            self._writer.transport.abort()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=CLOSE_WAIT_S)
 
     async def _on_connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._writer is not None:
             self._writer.transport.abort()  # the old runner is dead or has been started again
         self._writer = writer
+        task = asyncio.current_task()
+        assert task is not None, "asyncio runs connection callbacks in tasks"
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         async with self._turn:
             await self._supervisor.end_all(0)
             if self._writer is not writer:

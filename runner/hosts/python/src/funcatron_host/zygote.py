@@ -148,7 +148,6 @@ def _become_worker(fds: list[int]) -> int:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    gc.unfreeze()
     return worker.run(socket.socket(fileno=channel))
 
 
