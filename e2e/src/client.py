@@ -48,6 +48,27 @@ def raw(command):
     return {"text": received.decode("utf-8", "replace")}
 
 
+def leave(command):
+    connection, path = connect(command["url"])
+    connection.request("GET", path, headers={"Host": command["host"]})
+    time.sleep(command["after"])
+    connection.close()
+    return {"left": True}
+
+
+def many(command):
+    answers, connection = [], None
+    for method, url in command["requests"]:
+        if connection is None:
+            connection, _ = connect(url)
+        parts = urllib.parse.urlsplit(url)
+        connection.request(method, parts.path, headers={"Host": command["host"]})
+        response = connection.getresponse()
+        text = response.read().decode("utf-8", "replace")
+        answers.append({"status": response.status, "header": response.getheader("x-operation"), "body": text[:300]})
+    return {"answers": answers}
+
+
 class Load:
     """A rate of requests over kept connections: each starts at its time, whatever became of the ones before."""
 
@@ -107,4 +128,4 @@ def load(command):
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    print(json.dumps({"request": request, "raw": raw, "load": load}[asked["do"]](asked)))
+    print(json.dumps({"request": request, "raw": raw, "leave": leave, "many": many, "load": load}[asked["do"]](asked)))

@@ -1,0 +1,110 @@
+//! What shall run: manifests turned into tables, bundles and topology. Pure: looks at no file and starts nothing.
+//! The same cores as on a cluster decide here: revisions, bundles, routing.
+
+mod environment;
+mod fns;
+mod routes;
+mod triggers;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use funcatron_broker::names::{AppNames, Installation};
+use funcatron_routing::RouteTable;
+use funcatron_routing::app_table::{HttpTriggerEntry, RevisionEntry};
+
+use super::manifests::{Key, Manifests, Problem};
+
+pub(crate) use environment::ConfigFile;
+pub(crate) use fns::RUNTIMES;
+
+/// Largest request body of an App that names none, as its CRD says.
+const BODY_BYTES_DEFAULT: u64 = 6 * 1024 * 1024;
+
+/// Everything that shall run, and what is wrong with the rest.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub(crate) apps: BTreeMap<Key, AppPlan>,
+    pub(crate) routes: BTreeMap<Key, RouteTable>,
+    pub(crate) problems: Vec<Problem>,
+    /// What is not wrong, but does not run here.
+    pub(crate) notes: Vec<String>,
+    /// Objects whose manifest is broken: what serves of them goes on.
+    pub(crate) broken: BTreeSet<Broken>,
+}
+
+/// An object that cannot be planned from what the folder says now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Broken {
+    Fn(Key),
+    Route(Key),
+}
+
+/// One App.
+pub(crate) struct AppPlan {
+    pub(crate) names: AppNames,
+    pub(crate) body_bytes_max: u64,
+    pub(crate) fns: BTreeMap<String, FnPlan>,
+    pub(crate) triggers: Vec<HttpTriggerEntry>,
+    pub(crate) bindings: BTreeSet<BindingPlan>,
+    /// Values of the Secrets and ConfigMaps that its Fns name.
+    pub(crate) config: BTreeMap<ConfigFile, Vec<u8>>,
+}
+
+/// One Fn that can run.
+pub(crate) struct FnPlan {
+    pub(crate) revision: RevisionEntry,
+    pub(crate) timeout_ms: u64,
+    /// Its run document and code.
+    pub(crate) bundles: [Bytes; 2],
+}
+
+/// A queue Trigger's binding.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BindingPlan {
+    pub(crate) fn_name: String,
+    pub(crate) exchange: String,
+    pub(crate) key: String,
+}
+
+/// Decides what runs. `folders` holds the files of each `source.path`, by Fn.
+pub(crate) fn compile(
+    installation: &Installation,
+    manifests: &Manifests,
+    folders: &BTreeMap<Key, BTreeMap<String, Vec<u8>>>,
+) -> Plan {
+    let mut plan = Plan { problems: manifests.problems.clone(), ..Plan::default() };
+    for (key, app) in &manifests.apps {
+        match AppNames::new(installation, &key.namespace, &key.name) {
+            Ok(names) => {
+                let body_bytes_max = app.object.spec.limits.as_ref().and_then(|limits| limits.body_bytes);
+                let app_plan = AppPlan {
+                    names,
+                    body_bytes_max: body_bytes_max
+                        .and_then(|bytes| u64::try_from(bytes).ok())
+                        .unwrap_or(BODY_BYTES_DEFAULT),
+                    fns: BTreeMap::new(),
+                    triggers: Vec::new(),
+                    bindings: BTreeSet::new(),
+                    config: BTreeMap::new(),
+                };
+                plan.apps.insert(key.clone(), app_plan);
+            }
+            Err(error) => plan.problems.push(app.origin.problem("/metadata", error.to_string())),
+        }
+    }
+    triggers::plan(&mut plan, manifests);
+    fns::plan(&mut plan, manifests, folders);
+    routes::plan(&mut plan, manifests);
+    plan.problems.sort();
+    plan.problems.dedup();
+    plan
+}
+
+/// The App in the same namespace, or the words for its absence.
+fn app_missing(app: &str) -> String {
+    format!("App {app} is not in this folder; add it, or name one that is")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! The product on a real cluster: a real kube-apiserver, kubelet, containerd and RabbitMQ, the chart installed by
+//! helm, the images built from the project's Dockerfiles. Run by `cargo xtask test`, one test after another.
+
+mod bad_calls;
+mod bad_resources;
+mod broker;
+mod death;
+mod first_fn;
+mod leaving;
+mod quiet;
+mod rollover;
+mod shop;
+mod swagger;
+mod trust;
