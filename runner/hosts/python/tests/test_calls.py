@@ -126,7 +126,7 @@ def test_plain_results_are_typed(host: Host, source: str, body: bytes, content_t
                                     "{'statusCode': 'soon'}", "{'statusCode': 200, 'headers': {'X': 'a\\r\\nB: c'}}",
                                     "{'statusCode': 200, 'headers': {'a b': 'c'}}", "{'statusCode': None}",
                                     "{'statusCode': 200, 'headers': 7}", "{'statusCode': 200, 'body': '!', "
-                                    "'isBase64Encoded': True}", "float('nan')  and object"])
+                                    "'isBase64Encoded': True}", "float('nan')", "['\\ud800']"])
 def test_garbage_results_are_502_and_the_worker_lives(host: Host, source: str) -> None:
     pid = host.loaded("a", f"def handler(event):\n    if event['body'] == 'ok':\n        return 'ok'\n    return {source}\n")
     reply = host.call("a")

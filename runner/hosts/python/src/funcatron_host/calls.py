@@ -21,6 +21,8 @@ HTTP_PREFIX = "fn-http-h-"
 AMQP_PREFIX = "fn-amqp-h-"
 INTENT_HTTP = "httprequest"
 INTENT_EVENT = "event"
+# `json.dumps` with these would make an encoder for each call.
+_TO_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
 _UNPREFIXED = {"content-type", "fn-fdk-version", "fn-fdk-runtime", "fn-http-status"}
 # The answer's framing is the platform's; a function's own word on it would contradict the bytes sent.
@@ -178,8 +180,11 @@ def _path_and_query(url: str) -> tuple[str, str]:
 
 
 def path_params(request: Request) -> dict[str, str]:
+    text = request.header("fn-path-params")
+    if text is None:
+        return {}
     try:
-        params = json.loads(request.header("fn-path-params") or "{}")
+        params = json.loads(text)
     except ValueError:
         return {}
     return params if isinstance(params, dict) else {}
@@ -273,7 +278,7 @@ def _encode(value: Any) -> tuple[bytes, str | None]:
     if isinstance(value, io.BytesIO):
         return value.getvalue(), "application/octet-stream"
     try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass"), "application/json"
+        return _TO_JSON(value).encode(), "application/json"
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidResult(f"cannot send a {type(value).__name__}: {error}") from error
 

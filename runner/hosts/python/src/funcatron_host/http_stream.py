@@ -14,6 +14,9 @@ BODY_MAX_BYTES = 256 * 1024 * 1024  # the largest body anyone may put through me
 READ_BYTES = 64 * 1024
 PEER_SILENCE_S = 30.0  # a runner that stops in the middle of a request is gone
 
+SEEN_NAMES_MAX = 512  # more than clients send in earnest; what is beyond is checked each time
+
+_seen_names: dict[str, str] = {}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 413: "Content Too Large", 502: "Bad Gateway",
@@ -178,10 +181,20 @@ def _parse_headers(lines: list[str]) -> dict[str, list[str]]:
     headers: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon or not _TOKEN.match(name):
+        lower = _seen_names.get(name) or _checked_name(name)
+        if not colon or lower is None:
             raise BadRequest(400, "malformed header")
-        headers.setdefault(name.lower(), []).append(value.strip(" \t"))
+        headers.setdefault(lower, []).append(value.strip(" \t"))
     return headers
+
+
+def _checked_name(name: str) -> str | None:
+    """The name in lower case, or None; remembered, since the same few come with every call."""
+    if not _TOKEN.match(name):
+        return None
+    if len(_seen_names) < SEEN_NAMES_MAX:
+        _seen_names[name] = name.lower()
+    return name.lower()
 
 
 def is_header_name(name: str) -> bool:
