@@ -66,7 +66,8 @@ class Host:
         with open(self.log_path, "ab") as log, open(self._errors_path, "ab") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "funcatron_host", "--control", self.control, *arguments],
-                env={**os.environ, "PYTHONPATH": str(SRC), **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=errors)
+                env={**os.environ, "PYTHONPATH": str(SRC), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=errors)
         eventually(lambda: os.path.exists(self.control), "control socket")
         self.runner = eventually(self._connect, "control connection")
 

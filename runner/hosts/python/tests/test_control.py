@@ -351,7 +351,8 @@ def test_killed_host_takes_its_workers_along(own_host: Host) -> None:
 def test_host_ends_with_its_stdin_when_asked(short_dir) -> None:
     control = str(short_dir / "c.sock")
     process = subprocess.Popen([sys.executable, "-m", "funcatron_host", "--control", control, "--exit-with-stdin"],
-                               env={**os.environ, "PYTHONPATH": str(SRC)}, stdin=subprocess.PIPE)
+                               env={**os.environ, "PYTHONPATH": str(SRC), "PYTHONDONTWRITEBYTECODE": "1"},
+                               stdin=subprocess.PIPE)
     eventually(lambda: os.path.exists(control), "control socket")
     process.stdin.close()
     assert process.wait(WAIT_S) == 0
