@@ -90,8 +90,9 @@ class Host {
     host.logPath = path.join(host.directory, 'host.log')
     host._nextId = 0
     const log = fs.openSync(host.logPath, 'a')
-    host.process = spawn(process.execPath, [MAIN, '--control', host.control, ...args], {
-      env: { ...process.env, NODE_TEST_CONTEXT: '', ...env }, stdio: ['ignore', log, 'inherit']
+    host.process = spawn(process.execPath, [MAIN, '--control', host.control, '--exit-with-stdin', ...args], {
+      // With its stdin as a pipe the host ends when the tests do, however they end.
+      env: { ...process.env, NODE_TEST_CONTEXT: '', ...env }, stdio: ['pipe', log, 'inherit']
     })
     fs.closeSync(log)
     host.exited = once(host.process, 'exit')

@@ -65,9 +65,10 @@ class Host:
         self._errors_path = directory / "host.err"
         with open(self.log_path, "ab") as log, open(self._errors_path, "ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "funcatron_host", "--control", self.control, *arguments],
+                [sys.executable, "-m", "funcatron_host", "--control", self.control, "--exit-with-stdin", *arguments],
                 env={**os.environ, "PYTHONPATH": str(SRC), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=errors)
+                # With its stdin as a pipe the host ends when the tests do, however they end.
+                stdin=subprocess.PIPE, stdout=log, stderr=errors)
         eventually(lambda: os.path.exists(self.control), "control socket")
         self.runner = eventually(self._connect, "control connection")
 
