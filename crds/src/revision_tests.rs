@@ -12,11 +12,12 @@ fn spec(change: Value) -> FnSpec {
 
 /// JSON merge patch (RFC 7396) of one level.
 fn merge(into: &mut Value, change: Value) {
-    for (key, value) in change.as_object().unwrap() {
+    let Value::Object(change) = change else { panic!("a patch is an object") };
+    for (key, value) in change {
         if value.is_null() {
-            into.as_object_mut().unwrap().remove(key);
+            into.as_object_mut().unwrap().remove(&key);
         } else {
-            into[key] = value.clone();
+            into[key] = value;
         }
     }
 }
