@@ -1,0 +1,125 @@
+//! A Fn's durable queue: made at its first queue Trigger, bound as its Triggers say and not otherwise, looked at for
+//! dead letters and for messages that nobody takes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use funcatron_broker::names::{AppNames, BindingKey, ExchangeName};
+use funcatron_broker::topology;
+use funcatron_crds::Trigger;
+use tracing::info;
+
+use crate::context::{Context, ReconcileError};
+use crate::function::load;
+use crate::keys::Name;
+use crate::management::Binding;
+use crate::memory::DurableLook;
+
+/// What a Trigger's key is unless it says otherwise: every message.
+const EVERY_MESSAGE: &str = "#";
+/// A `load` for a durable queue lives until the next look.
+const LOAD_LIFETIME: Duration = Duration::from_secs(10);
+
+/// What the Fn's queues hold.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Dead letters that wait.
+    pub(crate) dead_letters: Option<i64>,
+    /// When to look again.
+    pub(crate) look_again: Option<Duration>,
+}
+
+/// Makes exchange, queue and binding stand, and looks at the queues.
+pub(super) async fn make(ctx: &Context, key: &Name, trigger: &Trigger) -> Result<Seen, ReconcileError> {
+    let names = ctx.names(&key.namespace, &trigger.spec.app)?;
+    let fn_name = &trigger.spec.fn_name;
+    if let Some((exchange, binding_key)) = wanted(trigger) {
+        ctx.broker.ensure(topology::trigger(&names, fn_name, &exchange, &BindingKey::parse(&binding_key)?)?).await?;
+    }
+    let function = Name::new(&key.namespace, fn_name);
+    let known = ctx.memory.durable_look(key);
+    look(ctx, key, &function, &names, known).await
+}
+
+fn wanted(trigger: &Trigger) -> Option<(String, String)> {
+    let queue = trigger.spec.queue.as_ref()?;
+    let key = queue.binding_key.clone().unwrap_or_else(|| EVERY_MESSAGE.to_owned());
+    Some((queue.exchange.clone(), key))
+}
+
+/// Takes bindings away that no Trigger of the Fn asks for any more.
+pub(crate) async fn unbind_others(ctx: &Context, function: &Name, app: &str) -> Result<(), ReconcileError> {
+    let names = ctx.names(&function.namespace, app)?;
+    let queue = names.durable_queue(&function.name)?;
+    let triggers = ctx.caches.triggers_of(&function.namespace, app);
+    let of_fn = triggers.iter().filter(|trigger| trigger.spec.fn_name == function.name);
+    let wanted: BTreeSet<Binding> = of_fn.filter_map(|trigger| binding(&names, trigger)).collect();
+    for binding in superfluous(ctx.management.bindings(queue.as_str()).await?, &wanted) {
+        info!(%function, exchange = binding.source, key = binding.routing_key, "taking a binding away");
+        let exchange = ExchangeName::parse(&binding.source)?;
+        ctx.broker.unbind_queue(&exchange, &queue, &binding.routing_key).await?;
+    }
+    Ok(())
+}
+
+fn binding(names: &AppNames, trigger: &Trigger) -> Option<Binding> {
+    let (exchange, routing_key) = wanted(trigger)?;
+    let source = names.event_exchange(&exchange).ok()?.as_str().to_owned();
+    Some(Binding { source, routing_key })
+}
+
+/// What stands and is not wanted.
+fn superfluous(standing: Vec<Binding>, wanted: &BTreeSet<Binding>) -> Vec<Binding> {
+    standing.into_iter().filter(|binding| !wanted.contains(binding)).collect()
+}
+
+/// Counts dead letters, and asks for a load where messages wait and nobody consumes.
+async fn look(
+    ctx: &Context,
+    key: &Name,
+    function: &Name,
+    names: &AppNames,
+    known: Option<DurableLook>,
+) -> Result<Seen, ReconcileError> {
+    let queue = ctx.broker.inspect(&names.durable_queue(&function.name)?).await?;
+    let dead = ctx.broker.inspect(&names.dead_queue(&function.name)?).await?;
+    if queue.is_none() || dead.is_none() {
+        // Deleted by hand: declared again at the next look.
+        ctx.broker.doubt();
+    }
+    let unattended = queue.is_some_and(|queue| queue.ready > 0 && queue.consumers == 0);
+    if unattended && let Some((serving, runtime)) = load::served_by_shared(ctx, function) {
+        load::send(ctx, function, true, &serving, &runtime, LOAD_LIFETIME).await?;
+    }
+    let dead_letters = dead.map_or(0, |dead| i64::from(dead.ready));
+    let ready = queue.map_or(0, |queue| queue.ready);
+    let seen = (ready, dead_letters);
+    let changed = unattended || known.as_ref().is_some_and(|known| known.seen != seen);
+    let wait = super::next_look(known.map(|known| known.wait), changed);
+    ctx.memory.keep_durable_look(key, DurableLook { seen, wait });
+    Ok(Seen { dead_letters: Some(dead_letters), look_again: Some(wait) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use funcatron_broker::names::Installation;
+    use funcatron_crds::{QueueTrigger, TriggerSpec};
+
+    fn names() -> AppNames {
+        AppNames::new(&Installation::parse("i").unwrap(), "team-a", "shop").unwrap()
+    }
+
+    fn trigger(exchange: &str, binding_key: Option<&str>) -> Trigger {
+        let queue = QueueTrigger { exchange: exchange.into(), binding_key: binding_key.map(str::to_owned) };
+        Trigger::new("t", TriggerSpec { queue: Some(queue), ..TriggerSpec::default() })
+    }
+
+    #[test]
+    fn only_bindings_that_no_trigger_asks_for_are_taken_away() {
+        let of = |exchange, key| binding(&names(), &trigger(exchange, key)).unwrap();
+        let standing = vec![of("payments", Some("paid.#")), of("payments", Some("old.#")), of("mail", None)];
+        let wanted = BTreeSet::from([of("payments", Some("paid.#")), of("mail", Some("#"))]);
+        assert_eq!(superfluous(standing, &wanted), [of("payments", Some("old.#"))]);
+    }
+}
