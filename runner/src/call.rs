@@ -82,6 +82,10 @@ enum LastWord {
 
 /// What becomes of a delivery when it comes.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time; a box would cost each call an allocation"
+)]
 pub(crate) enum Taken {
     /// It is to run.
     Run(Job),

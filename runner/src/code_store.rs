@@ -87,7 +87,8 @@ impl CodeStore {
     }
 
     fn find(&self, digest: &Digest) -> Option<Code> {
-        self.known.lock().contains_key(digest.hex()).then(|| self.lease(digest))
+        let known = self.known.lock().contains_key(digest.hex());
+        known.then(|| self.lease(digest))
     }
 
     fn lease(&self, digest: &Digest) -> Code {

@@ -328,9 +328,9 @@ impl Shared {
     /// Holds the permit to load until it is known how the load went.
     async fn while_loading(&self, mut phases: Phases, subject: &Subject, permit: OwnedSemaphorePermit) {
         let _permit = permit;
-        if let Ok(phase) = phases.wait_for(|phase| !matches!(phase, Phase::Starting)).await
-            && matches!(*phase, Phase::Up(_))
-        {
+        let settled = phases.wait_for(|phase| !matches!(phase, Phase::Starting)).await;
+        // The look at the phase ends before the registry is locked, whose holder looks at phases.
+        if settled.is_ok_and(|phase| matches!(*phase, Phase::Up(_))) {
             self.registry.lock().came_up(&subject.revision);
         }
     }

@@ -52,7 +52,7 @@ enum Done {
     /// It was settled, and had a slot.
     Ran,
     /// It was not sent: it waits for the function to come up again.
-    Back(Job),
+    Back(Box<Job>),
     /// It was settled, and had none.
     Settled,
 }
@@ -82,6 +82,10 @@ pub(crate) async fn serve(hosting: Hosting, held: Vec<Job>) -> Ended {
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time; a box would cost each call an allocation"
+)]
 enum Step {
     From(Lane, FromTap),
     Done(Done),
@@ -183,7 +187,7 @@ impl Taker {
             let (caller, instance) = (Arc::clone(&self.hosting.caller), Arc::clone(&instance));
             self.in_flight.push(Box::pin(async move {
                 match caller.run(job, &instance).await {
-                    Some(job) => Done::Back(job),
+                    Some(job) => Done::Back(Box::new(job)),
                     None => Done::Ran,
                 }
             }));
@@ -202,7 +206,7 @@ impl Taker {
             Step::Done(Done::Ran) => self.release(),
             Step::Done(Done::Back(job)) => {
                 self.release();
-                self.slots.hold_again(job.lane(), job);
+                self.slots.hold_again(job.lane(), *job);
             }
             Step::From(lane, FromTap::Delivery(delivery, session)) => self.delivered(lane, delivery, session),
             Step::From(lane, FromTap::Rest(rest, session)) => {

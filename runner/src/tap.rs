@@ -21,6 +21,10 @@ const AGAIN_LONGEST: Duration = Duration::from_secs(5);
 
 /// What comes out of a tap.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time; a box would cost each call an allocation"
+)]
 pub(crate) enum FromTap {
     /// A message, and the session that it is settled over.
     Delivery(Delivery, Arc<Session>),
@@ -43,7 +47,7 @@ pub(crate) struct Tap {
 enum State {
     Off,
     Opening(BoxFuture<'static, Result<Consumer, LinkError>>, Arc<Session>),
-    Open(Consumer, Arc<Session>),
+    Open(Box<Consumer>, Arc<Session>),
     Shutting(BoxFuture<'static, Vec<Delivery>>, Arc<Session>),
     Waiting(Pin<Box<Sleep>>),
 }
@@ -69,7 +73,7 @@ impl Tap {
     /// Stops deliveries. What is under way still comes, as [`FromTap::Rest`].
     pub(crate) fn shut(&mut self) {
         self.state = match std::mem::replace(&mut self.state, State::Off) {
-            State::Open(consumer, session) => State::Shutting(Box::pin(shut(consumer)), session),
+            State::Open(consumer, session) => State::Shutting(Box::pin(shut(*consumer)), session),
             State::Opening(opening, session) => {
                 let shutting = async move {
                     match opening.await {
@@ -136,7 +140,7 @@ impl Tap {
         match opened {
             Ok(consumer) => {
                 self.backoff.succeeded();
-                self.state = State::Open(consumer, session);
+                self.state = State::Open(Box::new(consumer), session);
                 FromTap::Changed
             }
             Err(LinkError::Missing { .. }) => self.lost(true, None),

@@ -295,3 +295,7 @@ impl Session {
 fn refused(reason: &str, log: &str) -> ControlError {
     ControlError::Refused { reason: log_tail(reason).to_owned(), log: log_tail(log).to_owned() }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,72 @@
+//! Runners under test.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use funcatron_broker::local::LocalBroker;
+use funcatron_runner::{Mode, RunnerConfig, RunnerError, run};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{APP, Cable, FN, INSTALLATION, NAMESPACE, REVISION, soon};
+
+/// A runner, its link and its end.
+pub struct Runner {
+    pub cable: Cable,
+    pub shutdown: CancellationToken,
+    task: JoinHandle<Result<(), RunnerError>>,
+}
+
+impl Runner {
+    pub fn start(broker: &LocalBroker, config: RunnerConfig) -> Self {
+        let cable = Cable::new(broker);
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(run(config, Arc::new(cable.clone()), shutdown.clone()));
+        Self { cable, shutdown, task }
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        soon("the runner's end", self.task).await.unwrap().unwrap();
+    }
+
+    /// Ends it as kill -9 does: its link breaks with everything in hand.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+        if self.cable.has_link() {
+            self.cable.cut().await;
+        }
+    }
+}
+
+pub fn config(dir: &Path, mode: Mode) -> RunnerConfig {
+    RunnerConfig {
+        installation: INSTALLATION.into(),
+        namespace: NAMESPACE.into(),
+        app: APP.into(),
+        runner_name: "runner-1".into(),
+        mode,
+        ready_file: dir.join("ready"),
+        drain: Duration::from_secs(20),
+    }
+}
+
+/// A runner of [`REVISION`], whose function listens at `f.sock` in `dir`.
+pub fn dedicated(dir: &Path, concurrency: u32) -> RunnerConfig {
+    dedicated_durable(dir, concurrency, false)
+}
+
+pub fn dedicated_durable(dir: &Path, concurrency: u32, durable: bool) -> RunnerConfig {
+    let mode = Mode::Dedicated {
+        fn_name: FN.into(),
+        revision: REVISION.into(),
+        socket: dir.join("f.sock"),
+        concurrency,
+        timeout_ms: 30_000,
+        durable,
+    };
+    config(dir, mode)
+}
