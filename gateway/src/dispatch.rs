@@ -117,7 +117,8 @@ pub(crate) async fn dispatch(core: &Arc<Core>, call: Submission) -> Result<Reply
             Next::Again => {}
         }
     };
-    leaver.published = false;
+    // An earlier attempt's answer leaves a later attempt behind that nobody waits for.
+    leaver.published = matches!(&answered, Ok(reply) if reply.attempt < tries.attempt);
     core.pending.remove(call.id);
     answered
 }

@@ -98,10 +98,12 @@ impl Doorkeeper {
         if to.function.revision.is_none() {
             return Err(Problem::NoRevision);
         }
-        let _place = core.enter(&to.app, &to.function)?;
         let Arrival { id, peer, head, body } = arrival;
+        // A body that drips holds no place; one that would find none is not read.
+        drop(core.enter(&to.app, &to.function)?);
         let read = body::read(body, to.app.body_bytes_max, &core.budget, core.body_times()).await;
         let (body, _share) = read.map_err(|error| unread(&error))?;
+        let _place = core.enter(&to.app, &to.function)?;
         let request::Parts { method, uri, mut headers, .. } = head;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let url = [headers::scheme(&headers), "://", &host.authority, path].concat();

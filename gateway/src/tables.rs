@@ -106,7 +106,10 @@ impl TableStore {
         }
         let _turn = self.write.lock();
         let tables = self.routes.load().tables.replace_all(changes);
-        let claimed = ClaimedHosts::of(&tables);
+        let claimed = match self.own {
+            OwnHost::Named(_) => ClaimedHosts::default(),
+            OwnHost::Unclaimed | OwnHost::Dev => ClaimedHosts::of(&tables),
+        };
         self.routes.store(Arc::new(Routes { tables, claimed }));
         self.changes.send_modify(|count| *count += 1);
         Ok(())
