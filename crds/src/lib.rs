@@ -1,5 +1,6 @@
 //! The API types of `funcatron.dev/v1alpha1`: what users write, what the operator answers, and the names and
 //! hashes that follow from them. Never performs I/O, holds no client and reads no clock.
+#![allow(clippy::duplicated_attributes, reason = "two printer columns of one type are no duplicates")]
 
 pub mod address;
 #[allow(unreachable_pub, reason = "the expansion of KubeSchema repeats the struct within a function")]
