@@ -223,6 +223,10 @@ pub trait Connector: Send + Sync {
 
 /// What a consumer sees.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every event is a delivery, and a box would be one more per call"
+)]
 pub enum Event {
     /// A message.
     Delivery(Delivery),
@@ -236,6 +240,7 @@ pub enum Event {
 pub struct Consumer(pub(crate) ConsumerKind);
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "consumers are few, and stay where they are")]
 pub(crate) enum ConsumerKind {
     Amqp(crate::amqp::AmqpConsumer),
     Local(crate::local::LocalConsumer),

@@ -15,6 +15,9 @@ use crate::topology::{Attempts, Overflow, QueueKind, QueueSpec};
 const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 
+/// RabbitMQ closes the channel over a longer life than this, which is 49 days.
+const EXPIRATION_MS_MAX: u64 = u32::MAX as u64;
+
 /// Splits an envelope, whose sizes were checked, into what lapin sends.
 pub(super) fn outgoing(envelope: Envelope) -> (BasicProperties, Bytes) {
     let Envelope { properties, headers, body } = envelope;
@@ -32,26 +35,30 @@ pub(super) fn outgoing(envelope: Envelope) -> (BasicProperties, Bytes) {
     let mut out = BasicProperties::default()
         .with_delivery_mode(if persistent { PERSISTENT } else { TRANSIENT })
         .with_headers(table(headers));
-    let texts: [(Option<String>, fn(BasicProperties, ShortString) -> BasicProperties); 6] = [
-        (kind, BasicProperties::with_type),
-        (message_id, BasicProperties::with_message_id),
-        (correlation_id, BasicProperties::with_correlation_id),
-        (reply_to, BasicProperties::with_reply_to),
-        (content_type, BasicProperties::with_content_type),
-        (user_id, BasicProperties::with_user_id),
-    ];
-    for (text, with) in texts {
-        if let Some(text) = text {
-            out = with(out, text.into());
-        }
-    }
+    out = with(out, kind, BasicProperties::with_type);
+    out = with(out, message_id, BasicProperties::with_message_id);
+    out = with(out, correlation_id, BasicProperties::with_correlation_id);
+    out = with(out, reply_to, BasicProperties::with_reply_to);
+    out = with(out, content_type, BasicProperties::with_content_type);
+    out = with(out, user_id, BasicProperties::with_user_id);
     if let Some(ms) = expiration_ms {
-        out = out.with_expiration(ms.to_string().into());
+        out = out.with_expiration(ms.min(EXPIRATION_MS_MAX).to_string().into());
     }
     if let Some(s) = timestamp_s {
         out = out.with_timestamp(s);
     }
     (out, body)
+}
+
+fn with(
+    properties: BasicProperties,
+    text: Option<String>,
+    set: impl FnOnce(BasicProperties, ShortString) -> BasicProperties,
+) -> BasicProperties {
+    match text {
+        Some(text) => set(properties, text.into()),
+        None => properties,
+    }
 }
 
 fn table(headers: Headers) -> FieldTable {

@@ -21,7 +21,8 @@ const PUBLISH_BYTES: usize = 256;
 
 pub(super) struct Outbox {
     connection: Arc<Connection>,
-    channel: RwLock<Option<Channel>>,
+    /// Shared by `Arc`: a clone of lapin's own channel is a dozen of them.
+    channel: RwLock<Option<Arc<Channel>>>,
     opening: tokio::sync::Mutex<()>,
     unwritten: AtomicUsize,
 }
@@ -64,9 +65,9 @@ impl Outbox {
     }
 
     /// The channel, opened at first need; a dead one is put away and told of once.
-    async fn channel(&self, name: &str) -> Result<Channel, LinkError> {
+    async fn channel(&self, name: &str) -> Result<Arc<Channel>, LinkError> {
         if let Some(channel) = self.channel.read().as_ref().filter(|channel| is_open(channel)) {
-            return Ok(channel.clone());
+            return Ok(Arc::clone(channel));
         }
         let _alone = self.opening.lock().await;
         let known = self.channel.read().clone();
@@ -80,8 +81,9 @@ impl Outbox {
             _ => {}
         }
         let opened = self.connection.create_channel().await.map_err(|error| errors::act(name, &error))?;
+        let opened = Arc::new(opened);
         self.unwritten.store(0, Ordering::Relaxed);
-        *self.channel.write() = Some(opened.clone());
+        *self.channel.write() = Some(Arc::clone(&opened));
         Ok(opened)
     }
 

@@ -102,7 +102,9 @@ impl State {
     }
 
     fn message(&mut self, envelope: Envelope, exchange: String, key: String) -> Message {
-        let expires = envelope.properties.expiration_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        // One that lies beyond the clock's range never comes.
+        let lives = envelope.properties.expiration_ms.map(Duration::from_millis);
+        let expires = lives.and_then(|lives| Instant::now().checked_add(lives));
         let place = self.fresh_id();
         Message { place, envelope, exchange, key, redelivered: false, delivery_count: None, expires }
     }

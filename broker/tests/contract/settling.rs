@@ -252,7 +252,9 @@ pub(crate) async fn an_expired_message_is_not_delivered(kit: Box<dyn Kit>) {
     short.properties.expiration_ms = Some(30);
     ground.link.publish_confirmed(Target::queue(&queue), short, false).await.unwrap();
     ground.until_ready(&queue, 0).await;
-    ground.publish(&queue, "in time").await;
+    let mut long = envelope("in time");
+    long.properties.expiration_ms = Some(u64::MAX);
+    ground.link.publish(Target::queue(&queue), long, false).await.unwrap();
     assert_eq!(take(&mut ground.consume(&queue, 1).await).await.envelope.body, "in time");
     ground.clean().await;
 }
