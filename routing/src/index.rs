@@ -3,10 +3,10 @@
 //!
 //! A copy shares all nodes; a change copies the nodes on its way only.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::literals::Literals;
 use crate::pattern::{PatternKind, Segment, decode};
 use crate::precedence::RuleRank;
 use crate::rule::Rule;
@@ -38,7 +38,7 @@ impl Entry {
 /// A place in the tree: a path's beginning, and all that may follow it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Node {
-    literals: HashMap<Arc<str>, Arc<Node>>,
+    literals: Literals,
     param: Option<Arc<Node>>,
     /// Rules whose path ends here, by rank.
     whole: Vec<Entry>,
@@ -80,7 +80,7 @@ impl Node {
             None => (rest, None),
         };
         if let Some(segment) = decode(raw) {
-            if let Some(child) = self.literals.get(&*segment) {
+            if let Some(child) = self.literals.get(&segment) {
                 child.visit(next, show)?;
             }
             if let Some(child) = self.param.as_ref().filter(|_| !segment.is_empty()) {
@@ -118,7 +118,7 @@ fn insert(node: &mut Arc<Node>, segments: &mut dyn Iterator<Item = &Segment>, op
     let node = Arc::make_mut(node);
     match segments.next() {
         Some(Segment::Literal(text)) => {
-            insert(node.literals.entry(Arc::clone(text)).or_default(), segments, open, entry);
+            insert(node.literals.get_or_insert(text), segments, open, entry);
         }
         Some(Segment::Param(_)) => insert(node.param.get_or_insert_default(), segments, open, entry),
         None => {

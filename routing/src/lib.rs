@@ -36,6 +36,7 @@ mod document;
 mod error;
 mod find;
 mod index;
+mod literals;
 mod names;
 mod pattern;
 mod precedence;

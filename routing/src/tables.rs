@@ -29,10 +29,10 @@ pub enum OwnHost {
 #[derive(Clone)]
 pub struct Tables {
     own: Arc<OwnHost>,
-    routes: Arc<HashMap<RouteKey, Arc<RouteTable>>>,
-    exact: Arc<HashMap<String, Arc<Node>>>,
+    routes: Arc<HashMap<Arc<RouteKey>, Arc<RouteTable>>>,
+    exact: Arc<HashMap<Arc<str>, Arc<Node>>>,
     /// By suffix, its leading dot included.
-    wildcards: Arc<HashMap<String, Arc<Node>>>,
+    wildcards: Arc<HashMap<Arc<str>, Arc<Node>>>,
     below_namespace: Arc<Node>,
     /// Every Route at its own path; filled in `dev` only.
     anywhere: Arc<Node>,
@@ -108,7 +108,7 @@ impl Tables {
     fn set(&mut self, key: RouteKey, table: Option<Arc<RouteTable>>) {
         let routes = Arc::make_mut(&mut self.routes);
         let before = match &table {
-            Some(table) => routes.insert(key, Arc::clone(table)),
+            Some(table) => routes.insert(Arc::new(key), Arc::clone(table)),
             None => routes.remove(&key),
         };
         // In before out: what stays as it was is then not pruned and grown again.
@@ -133,10 +133,10 @@ impl Tables {
                 Hostname::Wildcard(suffix) => (&mut self.wildcards, suffix),
             };
             let hosts = Arc::make_mut(hosts);
-            let node = hosts.entry(name.clone()).or_default();
+            let node = hosts.entry(name.as_str().into()).or_default();
             change(node, &[]);
             if node.is_empty() {
-                hosts.remove(name);
+                hosts.remove(name.as_str());
             }
         }
     }

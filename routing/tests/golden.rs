@@ -1,6 +1,8 @@
 //! Cases of one file each: a Route in, its table or its problems out.
 //! `UPDATE_GOLDEN=1 cargo test -p funcatron-routing --test golden` writes what comes out; read the difference.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its helpers do")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

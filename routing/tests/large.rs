@@ -1,5 +1,7 @@
 //! Documents of the size that users really have, and of the size that attackers send.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its helpers do")]
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};

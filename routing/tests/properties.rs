@@ -1,5 +1,7 @@
 //! Laws that hold for any Routes and any request.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its helpers do")]
+
 use std::collections::BTreeMap;
 
 use funcatron_routing::{
