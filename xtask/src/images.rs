@@ -104,7 +104,7 @@ const IMAGES: &[Image] = &[
         name: "invoice-fdk",
         tag: None,
         dockerfile: "examples/images/echo-fdk/Dockerfile",
-        base: Some(&roots::PYTHON_PIP),
+        base: Some(&roots::PYTHON),
         copies: Copies::FolderAndWheels("examples/images/echo-fdk"),
         needs: Needs::Product,
     },

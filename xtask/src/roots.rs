@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::cache::{Cache, Key};
+use crate::cache::{Cache, Key, remove};
 use crate::run::{command, output, run, step};
 
 /// A root filesystem, and the image that is made of it.
@@ -31,15 +31,15 @@ enum Variant {
 
 /// For programs that link glibc.
 pub(crate) const DEBIAN: Root = Root {
-    name: "debian-base",
+    name: "funcatron-base",
     suite: "trixie",
     variant: Variant::Extract,
     packages: &["base-files", "libc6", "libgcc-s1", "ca-certificates"],
 };
 
-/// For the Python host.
+/// For the Python host, and for functions in Python.
 pub(crate) const PYTHON: Root = Root {
-    name: "python-base",
+    name: "funcatron-base-python",
     suite: "trixie",
     variant: Variant::Extract,
     packages: &["base-files", "dash", "coreutils", "python3", "ca-certificates"],
@@ -48,17 +48,9 @@ pub(crate) const PYTHON: Root = Root {
 /// What Python that root holds, by its two first numbers.
 pub(crate) const PYTHON_VERSION: &str = "3.13";
 
-/// For images whose build calls pip.
-pub(crate) const PYTHON_PIP: Root = Root {
-    name: "python-pip-base",
-    suite: "trixie",
-    variant: Variant::Extract,
-    packages: &["base-files", "dash", "coreutils", "python3", "python3-pip", "ca-certificates"],
-};
-
 /// For the Node host.
 pub(crate) const NODE: Root = Root {
-    name: "node-base",
+    name: "funcatron-base-node",
     suite: "trixie",
     variant: Variant::Extract,
     packages: &["base-files", "dash", "coreutils", "nodejs", "ca-certificates"],
@@ -72,7 +64,7 @@ pub(crate) const RABBITMQ: Root = Root {
     packages: &["rabbitmq-server", "ca-certificates"],
 };
 
-/// Run by mmdebstrap with the root as `$1`. An unpacked root has had no scripts run, so what they
+/// Run with the root as `$1`; mmdebstrap has no hook after unpacking alone. An unpacked root has had no scripts run, so what they
 /// would have left is made here: users for those who look up their own id, and trusted authorities.
 const COMPLETE: &str = r#"set -eu
 if [ ! -e "$1/etc/passwd" ]; then
@@ -94,7 +86,7 @@ impl Root {
 
     /// What the root depends on.
     pub(crate) fn key(&self) -> Key {
-        let key = Key::new("1").with(COMPLETE).with(self.suite).with(self.variant.word());
+        let key = Key::new("2").with(COMPLETE).with(self.suite).with(self.variant.word());
         self.packages.iter().fold(key, |key, package| key.with(package))
     }
 
@@ -120,13 +112,18 @@ impl Root {
     }
 
     fn bootstrap(&self, tar: &Path) -> Result<()> {
+        let root = tar.with_extension("root");
+        remove(&root)?;
         let include = format!("--include={}", self.packages.join(","));
         let variant = format!("--variant={}", self.variant.word());
-        let hook = format!("--customize-hook={COMPLETE}");
-        let mut mmdebstrap = command("mmdebstrap", ["--quiet", "--format=tar", &variant, &include, &hook]);
+        let mut mmdebstrap = command("mmdebstrap", ["--quiet", "--format=directory", &variant, &include]);
         // A mirror's index may be older than its word says; the signature is checked all the same.
         mmdebstrap.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
-        output(mmdebstrap.arg(self.suite).arg(tar)).map(|_| ())
+        output(mmdebstrap.arg(self.suite).arg(&root))?;
+        output(command("sh", ["-c", COMPLETE, "complete"]).arg(&root))?;
+        let mut pack = command("tar", ["--create", "--numeric-owner", "--file"]);
+        output(pack.arg(tar).arg("--directory").arg(&root).arg("."))?;
+        remove(&root)
     }
 }
 
