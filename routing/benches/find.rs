@@ -100,6 +100,19 @@ fn find(bencher: Bencher<'_, '_>, spread: Spread) {
     });
 }
 
+/// As most traffic is: few Routes get nearly all of it, and caches hold them.
+#[divan::bench(args = SPREADS, sample_count = 50, sample_size = 4096)]
+fn find_busy_routes(bencher: Bencher<'_, '_>, spread: Spread) {
+    let tables = tables(&spread.routes());
+    let (requests, headers) = (spread.requests(), HeaderMap::new());
+    let mut next = 0;
+    bencher.bench_local(|| {
+        next = (next + 1) % 64;
+        let (host, path) = &requests[next];
+        black_box(tables.find(black_box(host), &Method::GET, black_box(path), &headers));
+    });
+}
+
 /// The baseline: every rule is looked at.
 #[divan::bench(args = SPREADS, sample_count = 10, sample_size = 1)]
 fn find_by_search_of_every_rule(bencher: Bencher<'_, '_>, spread: Spread) {
