@@ -35,8 +35,9 @@ fn main() -> Result<(), AnyError> {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse::<usize>());
     let calls = args.next().transpose()?.unwrap_or(50_000);
     let in_flight = args.next().transpose()?.unwrap_or(64);
-    let dir = tempfile::tempdir()?;
-    let socket = dir.path().join("f.sock");
+    let dir = std::env::temp_dir().join(format!("call-cost-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let socket = dir.join("f.sock");
     let broker = LocalBroker::new();
     let function_socket = socket.clone();
     std::thread::spawn(move || on_one_thread(serve_function(function_socket)));
@@ -44,7 +45,7 @@ fn main() -> Result<(), AnyError> {
     on_one_thread(async move {
         let mut gateway = Gateway::new(&broker).await?;
         let shutdown = CancellationToken::new();
-        let (thread, runner) = start_runner(broker, dir.path(), socket, in_flight, shutdown.clone())?;
+        let (thread, runner) = start_runner(broker, &dir, socket, in_flight, shutdown.clone())?;
         gateway.ask(WARM_UP, in_flight).await?;
         let (cpu_before, began) = (cpu_time(thread)?, Instant::now());
         gateway.ask(calls, in_flight).await?;
@@ -52,7 +53,7 @@ fn main() -> Result<(), AnyError> {
         report(calls, in_flight, took, cpu);
         shutdown.cancel();
         let _ = runner.join();
-        Ok(())
+        Ok(std::fs::remove_dir_all(&dir)?)
     })
 }
 

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::backoff::Backoff;
 use crate::call::Caller;
 use crate::http_stream::socket;
-use crate::instance::{Breakage, Instance, Phase};
+use crate::instance::{Breakage, Exchange, Instance, Phase};
 use crate::links::Links;
 use crate::ready::ReadyFile;
 use crate::session::{News, Reporter, Subject};
@@ -168,11 +168,17 @@ impl Keeper<'_> {
             Breakage::Nonsense(why) => {
                 self.stuck(format!("the function's answer makes no sense: {why}")).await
             }
-            Breakage::Hung(exchange) => {
-                self.stuck("the function does not answer in time".to_owned()).await;
-                // The end of the exchange, whatever it is, says that the function has moved: it answered at last,
-                // or its process ended. A socket that accepts would say nothing, since the kernel does that.
-                let _ = exchange.await;
+            Breakage::Hung(exchange) => self.until_it_moves(exchange).await,
+        }
+    }
+
+    /// The end of the exchange, whatever it is, says that the function has moved: it answered at last, or its process
+    /// ended. A socket that accepts would say nothing, since the kernel does that.
+    async fn until_it_moves(&self, mut exchange: Exchange) {
+        loop {
+            self.stuck("the function does not answer in time".to_owned()).await;
+            if tokio::time::timeout(REPORT_AGAIN, &mut exchange).await.is_ok() {
+                return;
             }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use funcatron_crds::{EnvEntry, ObjectKind};
+use funcatron_crds::{EnvEntry, ObjectKind, RESERVED_PREFIXES};
 
 /// A Secret or ConfigMap holds 1 MiB; more than this in one variable starts no process (Linux's MAX_ARG_STRLEN).
 const VALUE_BYTES_MAX: u64 = 128 * 1024;
@@ -57,9 +57,7 @@ pub(crate) fn resolve(config_dir: &Path, entries: &[EnvEntry]) -> Result<BTreeMa
             EnvEntry::All { prefix, object, object_name, optional } => {
                 let object = Object::new(config_dir, *object, object_name);
                 match object.all()? {
-                    Some(pairs) => {
-                        env.extend(pairs.into_iter().map(|(key, value)| (format!("{prefix}{key}"), value)))
-                    }
+                    Some(pairs) => env.extend(whole(prefix, pairs)),
                     None if *optional => {}
                     None => return Err(EnvError::ObjectMissing { kind: object.kind, object: object.name() }),
                 }
@@ -67,6 +65,12 @@ pub(crate) fn resolve(config_dir: &Path, entries: &[EnvEntry]) -> Result<BTreeMa
         }
     }
     Ok(env)
+}
+
+/// A whole object's variables; what its keys cannot set is the platform's own.
+fn whole(prefix: &str, pairs: Vec<(String, String)>) -> impl Iterator<Item = (String, String)> {
+    let named = pairs.into_iter().map(move |(key, value)| (format!("{prefix}{key}"), value));
+    named.filter(|(name, _)| !RESERVED_PREFIXES.iter().any(|reserved| name.starts_with(reserved)))
 }
 
 /// One projected Secret or ConfigMap: a directory with a file for each key.

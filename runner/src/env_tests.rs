@@ -99,3 +99,15 @@ fn values_refer_to_earlier_variables() {
     assert_eq!(env["URL"], "http://db:1/$(PORT)/$(HOST)$");
     assert_eq!(env["OPEN"], "$(HOST");
 }
+
+#[test]
+fn a_whole_object_cannot_set_what_is_the_platforms() {
+    let dir = config();
+    let map = dir.path().join("configmaps/shop");
+    fs::write(map.join("FN_APP_ID"), "forged").unwrap();
+    fs::write(map.join("ID"), "forged").unwrap();
+    let env = resolve(dir.path(), &[all(ObjectKind::ConfigMap, "shop", "", false)]).unwrap();
+    assert_eq!(env.keys().collect::<Vec<_>>(), ["GREETING", "ID"]);
+    let env = resolve(dir.path(), &[all(ObjectKind::ConfigMap, "shop", "FUNCATRON_", false)]).unwrap();
+    assert!(env.is_empty());
+}
