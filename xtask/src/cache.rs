@@ -35,7 +35,7 @@ impl Cache {
     }
 
     /// The entry `name` for this key; `make` fills the path that it is given when there is none yet,
-    /// and entries of the same name with another key are then removed.
+    /// and entries of the same name with another key are then removed. Whoever asks for it meanwhile waits.
     pub(crate) fn entry(
         &self,
         name: &str,
@@ -43,6 +43,12 @@ impl Cache {
         make: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let entry = self.root.join(format!("{name}-{}", key.hex()));
+        if entry.exists() {
+            return Ok(entry);
+        }
+        let lock = self.folder("locks")?.join(name);
+        let lock = fs::File::create(&lock).with_context(|| format!("create {}", lock.display()))?;
+        lock.lock().with_context(|| format!("wait for another who makes {name}"))?;
         if entry.exists() {
             return Ok(entry);
         }
@@ -143,6 +149,31 @@ mod tests {
     #[test]
     fn a_key_tells_apart_where_parts_end() {
         assert_ne!(Key::new("1").with("ab").with("c").hex(), Key::new("1").with("a").with("bc").hex());
+    }
+
+    #[test]
+    fn an_entry_is_made_once_and_replaces_that_of_another_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache { root: folder.path().to_owned() };
+        let make = |path: &Path| Ok(fs::write(path, "made")?);
+        let first = cache.entry("thing", &Key::new("1"), make).unwrap();
+        let again = cache.entry("thing", &Key::new("1"), |_| anyhow::bail!("made twice")).unwrap();
+        assert_eq!(first, again);
+        let other = cache.entry("thing", &Key::new("2"), make).unwrap();
+        assert!(other.exists() && !first.exists());
+    }
+
+    #[test]
+    fn an_entry_that_could_not_be_made_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache { root: folder.path().to_owned() };
+        let half = |path: &Path| {
+            fs::write(path, "half")?;
+            anyhow::bail!("broken off")
+        };
+        cache.entry("thing", &Key::new("1"), half).unwrap_err();
+        let made = cache.entry("thing", &Key::new("1"), |path| Ok(fs::write(path, "whole")?)).unwrap();
+        assert_eq!(fs::read_to_string(made).unwrap(), "whole");
     }
 
     #[test]

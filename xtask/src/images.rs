@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, Key, is_by_product, remove};
 use crate::overlay;
+use crate::python;
 use crate::roots::{self, Root};
 use crate::run::{command, output, run, step, succeeds};
 
@@ -192,7 +193,8 @@ impl<'a> Builder<'a> {
                 let base = image.base.map(|root| self.base(root)).transpose()?;
                 self.bud(&name, &self.checkout.join(image.dockerfile), base.as_deref(), &context)?;
                 let target = format!("oci-archive:{}:{name}", archive.display());
-                output(self.buildah("push").args([&name, &target]))?;
+                // It is unpacked at once, on this machine.
+                output(self.buildah("push").args(["--disable-compression", &name, &target]))?;
                 remove(&context)
             })
         })?;
@@ -228,7 +230,7 @@ impl<'a> Builder<'a> {
             Copies::Folder(_) => copy(&from, context),
             Copies::FolderAndWheels(_) => {
                 copy(&from, context)?;
-                download_wheels(context)
+                download_wheels(self.cache, context)
             }
         }
     }
@@ -276,8 +278,9 @@ fn of(needs: Needs) -> impl Iterator<Item = &'static Image> {
 }
 
 /// pip resolves for the Python of the base image, which is not the one that runs it.
-fn download_wheels(context: &Path) -> Result<()> {
-    let mut pip = command("python3", ["-m", "pip", "download", "--quiet", "--disable-pip-version-check"]);
+fn download_wheels(cache: &Cache, context: &Path) -> Result<()> {
+    let python = python::environment(cache, None)?;
+    let mut pip = command(python, ["-m", "pip", "download", "--quiet", "--disable-pip-version-check"]);
     pip.args(["--only-binary=:all:", "--python-version", roots::PYTHON_VERSION, "--requirement"]);
     output(pip.arg(context.join("requirements.txt")).arg("--dest").arg(context.join("wheels"))).map(|_| ())
 }

@@ -9,6 +9,7 @@ mod golang;
 mod images;
 mod overlay;
 mod processes;
+mod python;
 mod release;
 mod roots;
 mod run;

@@ -2,6 +2,7 @@
 //! installs them.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use anyhow::{Result, bail};
 
@@ -37,29 +38,40 @@ pub(crate) const FOR_CLUSTER: &[Tool] = &[
     Tool { program: "mount", package: "mount" },
 ];
 
-/// What the Python host's tests need.
-pub(crate) const FOR_PYTHON: &[Tool] = &[Tool { program: "python3", package: "python3" }];
+/// Debian's Python comes without its environments; others' come with them.
+const FOR_PYTHON: &[Tool] = &[Tool { program: "python3", package: "python3" }];
+const ENVIRONMENTS: &str = "python3-venv";
+
+/// apt serves one caller at a time.
+static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// Makes all of them available, or says what to install.
 pub(crate) fn require(tools: &[&[Tool]]) -> Result<()> {
-    let mut packages: Vec<&str> = tools
-        .iter()
-        .copied()
-        .flatten()
-        .filter(|tool| !is_there(tool.program))
-        .map(|tool| tool.package)
-        .collect();
+    // A poisoned lock guards nothing that could be broken.
+    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let missing = tools.iter().copied().flatten().filter(|tool| !is_there(tool.program));
+    let mut packages: Vec<&str> = missing.map(|tool| tool.package).collect();
     packages.sort_unstable();
     packages.dedup();
-    if packages.is_empty() {
+    if packages.is_empty() { Ok(()) } else { provide(&packages) }
+}
+
+/// Makes Python and its virtual environments available, or says what to install.
+pub(crate) fn require_python() -> Result<()> {
+    require(&[FOR_PYTHON])?;
+    if succeeds(&mut command("python3", ["-c", "import ensurepip, venv"])) {
         return Ok(());
     }
+    provide(&[ENVIRONMENTS])
+}
+
+fn provide(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if !is_root() || !is_there("apt-get") {
         bail!("missing on this machine; install first: {list}");
     }
     println!("  installing from Debian: {list}");
-    step("apt-get install", || install(&packages))
+    step("apt-get install", || install(packages))
 }
 
 /// Whether this runs as root.

@@ -1,16 +1,15 @@
 //! The stages that need no cluster: Rust's unit tests, the hosts' own, and those against RabbitMQ.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::count::{Count, Dialect};
 use super::{Bench, Outcome, counted};
-use crate::cache::Key;
 use crate::release::cargo;
-use crate::run::{command, output, run, step};
-use crate::{broker, tools};
+use crate::run::{command, run, step};
+use crate::{broker, python, tools};
 
 const AMQP: &str = "FUNCATRON_TEST_AMQP";
 
@@ -63,40 +62,11 @@ pub(super) fn hosts(bench: &Bench<'_>, count: &mut Count) -> Result<Outcome> {
 }
 
 fn pytest(bench: &Bench<'_>, host: &Path) -> Result<Command> {
-    let python = environment(bench, host)?.join("bin/python");
+    let python = python::environment(bench.cache, Some(&host.join("pyproject.toml")))?;
     let mut pytest = command(python, ["-m", "pytest"]);
     // The checkout stays as it is.
     pytest.current_dir(host).env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(pytest)
-}
-
-/// Installs what the project file names for its tests.
-const INSTALL: &str = "\
-import subprocess, sys, tomllib
-project = tomllib.load(open(sys.argv[1], 'rb'))['project']
-wanted = project.get('dependencies', []) + project['optional-dependencies']['test']
-pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-subprocess.check_call(pip + wanted)
-";
-
-/// A virtual environment with what the host's tests need, kept until its project file changes.
-fn environment(bench: &Bench<'_>, host: &Path) -> Result<PathBuf> {
-    tools::require(&[tools::FOR_PYTHON])?;
-    let project = host.join("pyproject.toml");
-    let version = output(&mut command("python3", ["--version"]))?;
-    let key = Key::new("1").with(INSTALL).with(version).with_files(&project)?;
-    let venv = bench.cache.folder("venv")?.join(key.hex());
-    // It knows its own path, so it cannot be made elsewhere and renamed; the mark says that it is whole.
-    let whole = venv.join("whole");
-    if !whole.exists() {
-        step("Python environment", || {
-            crate::cache::remove(&venv)?;
-            run(command("python3", ["-m", "venv"]).arg(&venv))?;
-            run(command(venv.join("bin/python"), ["-c", INSTALL]).arg(&project))?;
-            Ok(std::fs::write(&whole, "")?)
-        })?;
-    }
-    Ok(venv)
 }
 
 fn node(host: &Path) -> Result<Command> {
