@@ -77,22 +77,29 @@ pub(crate) async fn run(
         Keeper { links: &links, socket, concurrency, subject, reporter, phases, ready_file: &ready_file };
     let sessions = supervise(connector, links.finished.clone(), |link| session(&links, link));
     let working = async {
-        let drained = async {
-            shutdown.cancelled().await;
-            info!("draining");
-            ready_file.lock().take();
-            draining.cancel();
-            tokio::time::sleep(drain).await;
-            warn!("calls still run at the end of the drain");
-        };
         tokio::select! {
             ended = serve(hosting, Vec::new()) => keeper.tell_end(&ended).await,
-            () = drained => {}
+            () = drain_after(&shutdown, &ready_file, &draining, drain) => {}
             () = keeper.keep() => {}
         }
         links.finished.cancel();
     };
     tokio::join!(sessions, working);
+}
+
+/// On `shutdown`, has nothing more taken; returns when what runs has had its time.
+async fn drain_after(
+    shutdown: &CancellationToken,
+    ready_file: &Mutex<Option<ReadyFile>>,
+    draining: &CancellationToken,
+    drain: Duration,
+) {
+    shutdown.cancelled().await;
+    info!("draining");
+    ready_file.lock().take();
+    draining.cancel();
+    tokio::time::sleep(drain).await;
+    warn!("calls still run at the end of the drain");
 }
 
 async fn session(links: &Links, link: Arc<dyn Link>) {

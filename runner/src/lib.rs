@@ -18,6 +18,7 @@ mod http_stream;
 mod instance;
 mod keeper;
 mod links;
+mod prepare;
 mod ready;
 mod registry;
 mod session;

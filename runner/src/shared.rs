@@ -21,19 +21,19 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::call::{Caller, Job, Taken, take};
-use crate::code_store::{Code, CodeError, CodeStore};
+use crate::code_store::Code;
 use crate::control::HostControl;
-use crate::fetch::{FetchError, Fetcher};
 use crate::instance::{Phase, Phases};
 use crate::keeper::{Keeper, concurrency, failed};
 use crate::links::Links;
+use crate::prepare::Preparation;
 use crate::ready::ReadyFile;
 use crate::registry::{Decision, Registry};
 use crate::session::{News, Reporter, Session, Subject};
 use crate::slots::Lane;
 use crate::taker::{Ended, Hosting, serve};
 use crate::tap::{FromTap, Tap};
-use crate::wake::{Source, ValidWake};
+use crate::wake::ValidWake;
 
 /// Revisions brought up at once: an import is CPU, of which a runner has one or two cores.
 const LOADS_MAX: usize = 4;
@@ -41,8 +41,6 @@ const LOADS_MAX: usize = 4;
 const WAKE_PREFETCH: u16 = 1;
 /// A wake's call that does not come within this time was taken by another runner.
 const FIRST_CALL_WAIT: Duration = Duration::from_millis(50);
-/// A run document rides in one ConfigMap, like code.
-const DOCUMENT_BYTES_MAX: usize = 1_000_000;
 
 /// What a shared runner is told.
 #[derive(Debug)]
@@ -61,8 +59,7 @@ pub(crate) struct Shared {
     links: Arc<Links>,
     host: HostControl,
     reporter: Reporter,
-    fetcher: Fetcher,
-    codes: Arc<CodeStore>,
+    preparation: Preparation,
     registry: Mutex<Registry>,
     loads: Arc<Semaphore>,
     /// Everything that is hosted, or on its way.
@@ -70,17 +67,6 @@ pub(crate) struct Shared {
     draining: CancellationToken,
     /// Past the drain: whatever still runs is left.
     abandoned: CancellationToken,
-}
-
-/// Why a revision could not be prepared.
-#[derive(Debug, thiserror::Error)]
-enum PrepareError {
-    #[error("fetch run document: {0}")]
-    FetchDocument(#[from] FetchError),
-    #[error("the run document is {0}")]
-    Document(&'static str),
-    #[error(transparent)]
-    Code(#[from] CodeError),
 }
 
 /// Takes a revision's place in the registry back, however its hosting ends.
@@ -105,13 +91,16 @@ impl Shared {
         std::fs::create_dir_all(&settings.worker_dir)?;
         let reporter = Reporter::new(Arc::clone(&links.identity), links.sessions());
         Ok(Arc::new(Self {
-            codes: Arc::new(CodeStore::open(&settings.code_dir)?),
+            preparation: Preparation::new(
+                Arc::clone(&links.identity),
+                &settings.runtime,
+                &settings.code_dir,
+            )?,
             settings,
             wakes,
             links,
             host,
             reporter,
-            fetcher: Fetcher::new(),
             registry: Mutex::default(),
             loads: Arc::new(Semaphore::new(LOADS_MAX)),
             hosted: TaskTracker::new(),
@@ -286,14 +275,13 @@ impl Shared {
         permit: OwnedSemaphorePermit,
     ) -> Ended {
         let ValidWake { kind: _, subject, run, code, queue, durable: _ } = wake;
-        let prepared = self.prepare(&subject, &run, code.as_ref()).await;
+        let prepared = self.preparation.prepare(&subject, &run, code.as_ref()).await;
         let (document, code) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return self.give_up(&subject, failed(error.to_string()), held).await,
         };
         let (phases, watched) = watch::channel(Phase::Starting);
         self.registry.lock().loading(&subject.revision, watched.clone());
-        let unload = CancellationToken::new();
         let hosting = Hosting {
             caller: Arc::new(self.caller(document.timeout_ms)),
             queue,
@@ -304,17 +292,8 @@ impl Shared {
             stop: self.draining.clone(),
             retires: true,
         };
-        let keeper = Keeper {
-            host: self.host.clone(),
-            document,
-            code,
-            config_dir: self.settings.config_dir.clone(),
-            worker_dir: self.settings.worker_dir.clone(),
-            subject: subject.clone(),
-            reporter: self.reporter.clone(),
-            phases,
-            stop: unload.clone(),
-        };
+        let unload = CancellationToken::new();
+        let keeper = self.keeper(document, code, subject.clone(), phases, unload.clone());
         let serving = async {
             let ended = serve(hosting, held).await;
             unload.cancel();
@@ -325,6 +304,27 @@ impl Shared {
         ended
     }
 
+    fn keeper(
+        &self,
+        document: RunDocument,
+        code: Code,
+        subject: Subject,
+        phases: watch::Sender<Phase>,
+        stop: CancellationToken,
+    ) -> Keeper {
+        Keeper {
+            host: self.host.clone(),
+            document,
+            code,
+            config_dir: self.settings.config_dir.clone(),
+            worker_dir: self.settings.worker_dir.clone(),
+            subject,
+            reporter: self.reporter.clone(),
+            phases,
+            stop,
+        }
+    }
+
     /// Holds the permit to load until it is known how the load went.
     async fn while_loading(&self, mut phases: Phases, subject: &Subject, permit: OwnedSemaphorePermit) {
         let _permit = permit;
@@ -333,35 +333,6 @@ impl Shared {
         if settled.is_ok_and(|phase| matches!(*phase, Phase::Up(_))) {
             self.registry.lock().came_up(&subject.revision);
         }
-    }
-
-    async fn prepare(
-        &self,
-        subject: &Subject,
-        run: &Source,
-        code: Option<&Source>,
-    ) -> Result<(RunDocument, Code), PrepareError> {
-        let bytes = self.fetcher.get(&run.url, &run.digest, DOCUMENT_BYTES_MAX).await?;
-        let document: RunDocument =
-            serde_json::from_slice(&bytes).map_err(|_| PrepareError::Document("not readable"))?;
-        let identity = &self.links.identity;
-        if document.version != RunDocument::VERSION {
-            return Err(PrepareError::Document("of another version"));
-        }
-        if document.revision != subject.revision
-            || document.namespace != identity.namespace
-            || document.app != identity.app
-        {
-            return Err(PrepareError::Document("another revision's"));
-        }
-        if document.runtime.as_ref() != Some(&self.settings.runtime) {
-            return Err(PrepareError::Document("for another runtime"));
-        }
-        let wanted = document.code.as_ref().ok_or(PrepareError::Document("without code"))?;
-        let source = code.filter(|code| code.digest == *wanted);
-        let source = source.ok_or(PrepareError::Document("of other code than the wake"))?;
-        let code = self.codes.get(&self.fetcher, &source.url, &source.digest).await?;
-        Ok((document, code))
     }
 
     async fn give_up(&self, subject: &Subject, news: News, held: Vec<Job>) -> Ended {

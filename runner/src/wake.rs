@@ -69,19 +69,22 @@ impl ValidWake {
         if durable_queue.as_ref().is_some_and(|queue| queue != own_durable.as_str()) {
             return Err(WakeError::Invalid("durableQueue"));
         }
-        let code = match (code, code_url) {
-            (Some(digest), Some(url)) => Some(source(&digest, url, "code")?),
-            (None, None) => None,
-            _ => return Err(WakeError::Invalid("codeUrl")),
-        };
         Ok(Self {
             kind,
             subject: Subject { fn_name, revision },
             run: source(&run, run_url, "run")?,
-            code,
+            code: optional_source(code, code_url)?,
             queue: own_queue,
             durable: durable_queue.map(|_| own_durable),
         })
+    }
+}
+
+fn optional_source(digest: Option<String>, url: Option<String>) -> Result<Option<Source>, WakeError> {
+    match (digest, url) {
+        (Some(digest), Some(url)) => source(&digest, url, "code").map(Some),
+        (None, None) => Ok(None),
+        _ => Err(WakeError::Invalid("codeUrl")),
     }
 }
 
