@@ -249,9 +249,19 @@ impl<'a> Builder<'a> {
                 .with_context(|| format!("write {}", dockerfile.display()))?;
             self.bud(&keyed, &dockerfile, None, &context)?;
             remove(&context)?;
+            self.forget_others(&root.image(), &keyed)?;
         }
         run(self.buildah("tag").args([&keyed, &root.image()]))?;
         Ok(root.image())
+    }
+
+    /// Removes bases of the same root that were made of something else, and what stands on no name.
+    fn forget_others(&self, image: &str, keyed: &str) -> Result<()> {
+        let names = output(self.buildah("images").args(["--format", "{{.Name}}:{{.Tag}}"]))?;
+        for name in names.lines().filter(|name| name.starts_with(&format!("{image}-")) && *name != keyed) {
+            output(self.buildah("rmi").args(["--force", name]))?;
+        }
+        output(self.buildah("rmi").arg("--prune")).map(|_| ())
     }
 
     fn bud(&self, name: &str, dockerfile: &Path, base: Option<&str>, context: &Path) -> Result<()> {
