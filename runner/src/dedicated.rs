@@ -32,6 +32,8 @@ const ACCEPT_FIRST: Duration = Duration::from_millis(5);
 const ACCEPT_LONGEST: Duration = Duration::from_secs(1);
 /// Fn gives a container this long to listen; beyond it somebody should know why nothing happens.
 const ACCEPT_EXPECTED: Duration = Duration::from_secs(5);
+/// A process listens within microseconds of binding its socket: one that still refuses was left by a killed process.
+const STALE_AFTER: Duration = Duration::from_millis(300);
 /// Nobody wakes a dedicated runner, so nobody asks it again for a report that was lost.
 const REPORT_AGAIN: Duration = Duration::from_secs(30);
 
@@ -137,7 +139,15 @@ impl Keeper<'_> {
         let mut backoff = Backoff::new(ACCEPT_FIRST, ACCEPT_LONGEST);
         let began = Instant::now();
         let mut told = false;
+        let mut refused_since = None;
         while let Err(error) = socket::connect(&self.socket).await {
+            refused_since = error.is_refused().then(|| refused_since.unwrap_or_else(Instant::now));
+            if refused_since.is_some_and(|since: Instant| since.elapsed() >= STALE_AFTER) {
+                refused_since = None;
+                if let Err(error) = socket::remove_stale(&self.socket) {
+                    warn!(socket = %self.socket.display(), %error, "cannot remove a stale socket");
+                }
+            }
             if !told && began.elapsed() >= ACCEPT_EXPECTED {
                 warn!(socket = %self.socket.display(), %error, "function does not listen yet");
                 told = true;

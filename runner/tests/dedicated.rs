@@ -155,6 +155,21 @@ async fn a_function_that_starts_late_or_again_is_waited_for() {
 }
 
 #[tokio::test]
+async fn what_a_killed_function_leaves_does_not_keep_the_next_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = LocalBroker::new();
+    let mut gateway = Gateway::new(&broker).await;
+    let (private, socket) = (dir.path().join("private.sock"), dir.path().join("f.sock"));
+    drop(std::os::unix::net::UnixListener::bind(&private).unwrap());
+    std::os::unix::fs::symlink("private.sock", &socket).unwrap();
+    let runner = Runner::start(&broker, dedicated(dir.path(), 1));
+    eventually("both are gone", async || !private.exists() && socket.symlink_metadata().is_err()).await;
+    let _function = Function::start(&socket);
+    assert_eq!(answered(&gateway.ask("fine").await), (200, "fine"));
+    runner.stop().await;
+}
+
+#[tokio::test]
 async fn a_call_that_was_out_before_never_runs() {
     let dir = tempfile::tempdir().unwrap();
     let broker = LocalBroker::new();

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use funcatron_broker::link::{Envelope, HeaderValue as AmqpValue};
 use funcatron_broker::message::{Call, CallId, Intent};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body_util::Full;
 use jiff::Timestamp;
@@ -103,16 +105,28 @@ fn request(headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     request
 }
 
-/// The client's headers for a function that sees HTTP: each under a prefix but the content type.
-fn take_prefixed(own: &mut HeaderMap, headers: HeaderMap) {
-    if let Some(content_type) = headers.get(CONTENT_TYPE) {
-        own.insert(CONTENT_TYPE, content_type.clone());
+/// The client's headers for a function that sees HTTP: each under a prefix but the content type. Repeated ones are
+/// joined, since function libraries keep but the last.
+fn take_prefixed(own: &mut HeaderMap, mut headers: HeaderMap) {
+    if let Some(content_type) = headers.remove(CONTENT_TYPE) {
+        own.insert(CONTENT_TYPE, content_type);
     }
-    each(headers, |name, value| {
-        if let Some(name) = prefixed(HTTP_PREFIX, name.as_str()) {
-            own.append(name, value);
+    for name in headers.keys() {
+        let Some(prefixed) = prefixed(HTTP_PREFIX, name.as_str()) else { continue };
+        let mut values = headers.get_all(name).iter();
+        let (first, more) = (values.next(), values.next().is_some());
+        let value = if more { joined(&headers, name) } else { first.cloned() };
+        if let Some(value) = value {
+            own.insert(prefixed, value);
         }
-    });
+    }
+}
+
+/// All values as one, by RFC 9110, 5.3; cookies by RFC 6265, 5.4.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let separator: &[u8] = if *name == COOKIE { b"; " } else { b", " };
+    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    HeaderValue::from_bytes(&values.join(separator)).ok()
 }
 
 /// The caller's headers for a function that is invoked: as they came, but none that is the platform's to say.

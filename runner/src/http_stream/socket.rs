@@ -34,6 +34,23 @@ pub(crate) async fn connect(path: &Path) -> Result<UnixStream, ConnectError> {
     UnixStream::connect(real).await.map_err(ConnectError::Connect)
 }
 
+impl ConnectError {
+    /// Whether a socket stands there that nobody listens on: what a process leaves that was killed.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
+/// Removes a socket that nobody listens on, and the link to it: some function libraries cannot start over it.
+pub(crate) fn remove_stale(path: &Path) -> Result<(), ConnectError> {
+    let real = resolve(path)?;
+    std::fs::remove_file(path).map_err(ConnectError::Inspect)?;
+    match real == path {
+        true => Ok(()),
+        false => std::fs::remove_file(real).map_err(ConnectError::Inspect),
+    }
+}
+
 /// The socket behind `path`, which may be a symbolic link within its own directory (function libraries bind a
 /// private name first, set its mode, then link it into place).
 fn resolve(path: &Path) -> Result<PathBuf, ConnectError> {
