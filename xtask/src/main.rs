@@ -46,6 +46,9 @@ enum Chore {
         /// Only what needs neither broker nor cluster
         #[arg(long)]
         unit: bool,
+        /// Only this stage: unit, hosts, broker, chart or cluster; may be given more than once
+        #[arg(long, value_name = "STAGE", conflicts_with = "unit")]
+        only: Vec<String>,
     },
     /// A RabbitMQ on this machine's loopback, as the tests use it
     #[command(subcommand)]
@@ -62,7 +65,9 @@ enum Switch {
 
 fn main() -> ExitCode {
     match do_chore() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // Tests that failed have said so, and their count is the last line.
+        Ok(false) => ExitCode::FAILURE,
         // A trace of this program's calls tells its caller nothing.
         Err(why) => {
             eprintln!("error: {why:#}");
@@ -71,25 +76,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn do_chore() -> Result<()> {
+/// Says whether what was asked for went well.
+fn do_chore() -> Result<bool> {
     let cache = Cache::open()?;
     let checkout = checkout()?;
     match Arguments::parse().chore {
+        Chore::Test { unit: true, .. } => return test::run(&cache, &checkout, &test::UNIT),
+        Chore::Test { only, .. } => {
+            let only: Vec<&str> = only.iter().map(String::as_str).collect();
+            return test::run(&cache, &checkout, &only);
+        }
         Chore::Cluster(Switch::Up) => {
             let cluster = cluster::up(&cache, &checkout)?;
             println!("export KUBECONFIG={}", cluster.kubeconfig.display());
             println!("export PATH={}:$PATH", cluster.programs.display());
-            Ok(())
         }
-        Chore::Cluster(Switch::Down) => cluster::down(),
-        Chore::Images { names } => images(&cache, &checkout, &names),
-        Chore::Test { unit } => test::run(&cache, &checkout, unit),
-        Chore::Broker(Switch::Up) => {
-            broker::up(&cache, &checkout)?.print();
-            Ok(())
-        }
-        Chore::Broker(Switch::Down) => broker::down(),
+        Chore::Cluster(Switch::Down) => cluster::down()?,
+        Chore::Images { names } => images(&cache, &checkout, &names)?,
+        Chore::Broker(Switch::Up) => broker::up(&cache, &checkout)?.print(),
+        Chore::Broker(Switch::Down) => broker::down()?,
     }
+    Ok(true)
 }
 
 fn images(cache: &Cache, checkout: &Path, names: &[String]) -> Result<()> {

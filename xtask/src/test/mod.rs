@@ -41,30 +41,36 @@ struct Report {
 type Stage = fn(&Bench<'_>, &mut Count) -> Result<Outcome>;
 
 /// In the order of how soon they tell something.
-const UNIT_STAGES: [(&str, Stage); 2] = [("unit", stages::unit), ("hosts", stages::hosts)];
-const ALL_STAGES: [(&str, Stage); 5] = [
+const STAGES: [(&str, Stage); 5] = [
     ("unit", stages::unit),
     ("hosts", stages::hosts),
     ("broker", stages::broker),
     ("chart", chart::stage),
     ("cluster", cluster::stage),
 ];
+/// What `--unit` runs.
+pub(crate) const UNIT: [&str; 2] = ["unit", "hosts"];
+/// Those that wait for the Go programs.
+const WITH_GO: [&str; 2] = ["chart", "cluster"];
 
-/// Runs the stages; an error means that at least one did not pass.
-pub(crate) fn run(cache: &Cache, checkout: &Path, unit_only: bool) -> Result<()> {
-    let bench = Bench { cache, checkout };
-    if unit_only {
-        return account(&run_stages(&bench, &UNIT_STAGES));
+/// Runs the stages of these names, or all, and says whether they passed.
+pub(crate) fn run(cache: &Cache, checkout: &Path, only: &[&str]) -> Result<bool> {
+    if let Some(unknown) = only.iter().find(|name| !STAGES.iter().any(|(stage, _)| stage == *name)) {
+        bail!("no stage {unknown}; there are {}", STAGES.map(|(stage, _)| stage).join(", "));
     }
+    let mut asked = STAGES.to_vec();
+    asked.retain(|(stage, _)| only.is_empty() || only.contains(stage));
+    let bench = Bench { cache, checkout };
     // The Go programs take longest and hold nothing up until the chart: they build beside the rest.
     let reports = std::thread::scope(|scope| {
-        let ahead = scope.spawn(|| build_ahead(cache, checkout));
-        let reports = run_stages(&bench, &ALL_STAGES);
+        let needs_go = asked.iter().any(|(stage, _)| WITH_GO.contains(stage));
+        let ahead = needs_go.then(|| scope.spawn(|| build_ahead(cache, checkout)));
+        let reports = run_stages(&bench, &asked);
         // Whatever failed ahead has failed the stage that needs it, with its words.
-        ahead.join().ok();
+        ahead.map(std::thread::ScopedJoinHandle::join);
         reports
     });
-    account(&reports)
+    Ok(account(&reports))
 }
 
 fn build_ahead(cache: &Cache, checkout: &Path) -> Result<()> {
@@ -109,8 +115,8 @@ fn unaccounted(reports: &[Report]) -> Option<Report> {
     })
 }
 
-/// Prints the table and, last, the sum.
-fn account(reports: &[Report]) -> Result<()> {
+/// Prints the table and, last, the sum; says whether all passed.
+fn account(reports: &[Report]) -> bool {
     println!("\n{:<10} {:>8} {:>8} {:>8} {:>9}", "stage", "seconds", "passed", "failed", "");
     let mut sum = Count::default();
     let mut all_passed = true;
@@ -137,7 +143,7 @@ fn account(reports: &[Report]) -> Result<()> {
         }
     }
     println!("{} passed, {} failed", sum.passed, sum.failed);
-    if all_passed { Ok(()) } else { bail!("not all tests passed") }
+    all_passed
 }
 
 /// Runs a test program, shows what it prints and counts its tests. Whether it passed is in the
