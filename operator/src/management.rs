@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use funcatron_broker::names::Permissions;
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -93,8 +93,9 @@ impl Management {
         let password = base.password().map(percent_decoded);
         let bare = base.set_username("").and_then(|()| base.set_password(None));
         bare.map_err(|()| ManagementError::Address)?;
-        let http =
-            Client::builder().timeout(REQUEST_TIMEOUT).build().map_err(ManagementError::Client)?;
+        let roots = if base.scheme() == "https" { system_roots() } else { vec![] };
+        let builder = Client::builder().timeout(REQUEST_TIMEOUT).tls_certs_only(roots);
+        let http = builder.build().map_err(ManagementError::Client)?;
         Ok(Self { http, base, user, password, vhost: percent_encoded(vhost) })
     }
 
@@ -221,6 +222,12 @@ impl Management {
         }
         request.send().await.map_err(|error| ManagementError::Unreachable(error.without_url()))
     }
+}
+
+/// The system's own certificate authorities. An image without any still reaches a broker over plain HTTP.
+fn system_roots() -> Vec<Certificate> {
+    let found = rustls_native_certs::load_native_certs().certs;
+    found.iter().filter_map(|root| Certificate::from_der(root).ok()).collect()
 }
 
 fn refused(method: &Method, path: &str, status: StatusCode) -> ManagementError {

@@ -111,13 +111,17 @@ async fn remember(ctx: &Context, believed: Believed) {
     let Believed { function, app, revision, runner, news } = believed;
     match news {
         News::Verdict(verdict) => {
-            info!(%function, %revision, runner, ?verdict, "runner reported");
-            ctx.memory.with_fn(&function, |memory| {
-                if let Some(load) = memory.load(&revision) {
-                    load.report(verdict);
-                }
+            // Dedicated runners say the same now and then, in case it was lost.
+            let news = ctx.memory.with_fn(&function, |memory| {
+                let Some(load) = memory.load(&revision) else { return false };
+                let news = load.verdict != verdict;
+                load.report(verdict.clone());
+                news
             });
-            ctx.queue.add(Key { kind: Kind::Fn, name: function });
+            if news {
+                info!(%function, %revision, runner, ?verdict, "runner reported");
+                ctx.queue.add(Key { kind: Kind::Fn, name: function });
+            }
         }
         News::Unloaded => {
             for trigger in ctx.caches.triggers_of(&function.namespace, &app) {
