@@ -117,6 +117,12 @@ pub(super) fn ctr() -> Command {
     ctr
 }
 
+/// What a proxy must not be asked for: the node, its pods and its Services.
+pub(crate) fn no_proxy() -> String {
+    let machine = std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy")).unwrap_or_default();
+    format!("{NODE_IP},{POD_CIDR},{SERVICE_CIDR},127.0.0.1,localhost,{machine}")
+}
+
 /// Where the API server writes who changed what.
 pub(crate) fn audit_log() -> PathBuf {
     Path::new(RUN).join("logs/audit.log")
@@ -175,6 +181,8 @@ pub(super) fn api_server() -> Command {
         "--allow-privileged=true".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        // Every API there is, as on a cluster whose admins try things: its Swagger is as large as Swaggers come.
+        "--runtime-config=api/all=true".to_owned(),
         format!("--audit-policy-file={RUN}/audit.yaml"),
         format!("--audit-log-path={}", audit_log().display()),
         "--profiling=false".to_owned(),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-pub(crate) use self::components::audit_log;
+pub(crate) use self::components::{audit_log, no_proxy};
 use self::components::{ctr, kubectl};
 use crate::cache::Cache;
 use crate::golang;

@@ -54,7 +54,7 @@ fn on_built(bench: &Bench<'_>, count: &mut Count) -> Result<Outcome> {
         .env("KUBECONFIG", &built.kubeconfig)
         .env(REGISTRY, "localhost")
         .env("FUNCATRON_TEST_CLUSTER", "built");
-    tests.env("FUNCATRON_AUDIT_LOG", cluster::audit_log());
+    tests.env("FUNCATRON_AUDIT_LOG", cluster::audit_log()).env("NO_PROXY", cluster::no_proxy());
     let outcome = counted(&mut tests, Dialect::Cargo, count);
     if !matches!(outcome, Ok(Outcome::Passed)) {
         keep_logs(&target(bench.checkout)?.join("cluster-logs"))?;
