@@ -83,13 +83,19 @@ pub(crate) fn is_current<O: Resource, D: Resource>(observed: &O, desired: &D) ->
     };
     let observed = observed.meta();
     let wanted = stamp(desired.meta().annotations.as_ref());
-    wanted.is_some() && stamp(observed.annotations.as_ref()) == wanted && observed.deletion_timestamp.is_none()
+    wanted.is_some()
+        && stamp(observed.annotations.as_ref()) == wanted
+        && observed.deletion_timestamp.is_none()
 }
 
 /// Applies an object, server-side, with our field manager.
 pub(crate) async fn apply<K>(client: &Client, object: &K) -> Result<K, ApplyError>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
 {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let api = Api::<K>::namespaced(client.clone(), &namespace);

@@ -87,7 +87,10 @@ where
         let from = Bound::Included(Name::new(namespace, ""));
         let state = self.state.read();
         let range = state.entries.range((from, Bound::Unbounded));
-        range.take_while(|(name, _)| name.namespace == namespace).map(|(_, object)| Arc::clone(object)).collect()
+        range
+            .take_while(|(name, _)| name.namespace == namespace)
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
     }
 
     /// All.
@@ -154,9 +157,9 @@ where
                 self.broken.remove(&name);
                 let after = Arc::new(object);
                 let before = self.entries.insert(name.clone(), Arc::clone(&after));
-                let same = before.as_ref().is_some_and(|before| {
-                    before.meta().resource_version == after.meta().resource_version
-                });
+                let same = before
+                    .as_ref()
+                    .is_some_and(|before| before.meta().resource_version == after.meta().resource_version);
                 (!same).then_some(Touched { name, before, after: Some(after) })
             }
             // What was last readable stays in force: a bad edit never takes anything down.
@@ -220,7 +223,10 @@ mod tests {
         DeserializeGuard(Err(InvalidObject { error: "spec: missing".to_owned(), metadata }))
     }
 
-    fn listed(cache: &Cache<ConfigMap>, objects: Vec<DeserializeGuard<ConfigMap>>) -> Vec<Touched<ConfigMap>> {
+    fn listed(
+        cache: &Cache<ConfigMap>,
+        objects: Vec<DeserializeGuard<ConfigMap>>,
+    ) -> Vec<Touched<ConfigMap>> {
         cache.observe(Event::Init);
         let mut touched: Vec<_> =
             objects.into_iter().flat_map(|object| cache.observe(Event::InitApply(object))).collect();
@@ -232,7 +238,8 @@ mod tests {
     fn a_new_listing_touches_only_what_changed_came_or_went() {
         let cache = Cache::default();
         listed(&cache, vec![good("a", "same", "1"), good("a", "old", "1"), good("a", "gone", "1")]);
-        let touched = listed(&cache, vec![good("a", "same", "1"), good("a", "old", "2"), good("b", "new", "1")]);
+        let touched =
+            listed(&cache, vec![good("a", "same", "1"), good("a", "old", "2"), good("b", "new", "1")]);
         let names: Vec<_> = touched.iter().map(|t| (t.name.name.as_str(), t.after.is_some())).collect();
         assert_eq!(names, [("old", true), ("new", true), ("gone", false)]);
     }

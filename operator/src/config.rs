@@ -47,7 +47,10 @@ pub struct OperatorConfig {
 impl OperatorConfig {
     /// The gateway's own hostname, as its public URL says.
     pub(crate) fn gateway_host(&self) -> &str {
-        let rest = self.gateway_public_url.split_once("://").map_or(self.gateway_public_url.as_str(), |(_, rest)| rest);
+        let rest = self
+            .gateway_public_url
+            .split_once("://")
+            .map_or(self.gateway_public_url.as_str(), |(_, rest)| rest);
         rest.split(['/', ':']).next().unwrap_or_default()
     }
 }

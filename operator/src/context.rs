@@ -74,8 +74,9 @@ impl Caches {
 
     /// The Fns of an App that are not going.
     pub(crate) fn fns_of(&self, namespace: &str, app: &str) -> Vec<Arc<Function>> {
-        let of_app =
-            |function: &Arc<Function>| function.spec.app == app && function.metadata.deletion_timestamp.is_none();
+        let of_app = |function: &Arc<Function>| {
+            function.spec.app == app && function.metadata.deletion_timestamp.is_none()
+        };
         self.fns.in_namespace(namespace).into_iter().filter(of_app).collect()
     }
 

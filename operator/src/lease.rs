@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::Instant;
@@ -117,7 +117,7 @@ impl Election {
 
     /// Returns true once this process leads, false on shutdown.
     pub(crate) async fn win(&mut self, shutdown: &CancellationToken, progress: &Progress) -> bool {
-        loop {
+        while !shutdown.is_cancelled() {
             match self.step().await {
                 Ok(true) => {
                     info!(identity = self.me, "became leader");
@@ -126,11 +126,9 @@ impl Election {
                 Ok(false) => progress.enter(Phase::Standby),
                 Err(error) => warn!(%error, "cannot read or write the lease"),
             }
-            tokio::select! {
-                () = shutdown.cancelled() => return false,
-                () = tokio::time::sleep(RENEW_INTERVAL) => {}
-            }
+            shutdown.run_until_cancelled(tokio::time::sleep(RENEW_INTERVAL)).await;
         }
+        false
     }
 
     /// Renews until that fails for too long, or until shutdown; the Lease is then given back.
@@ -174,8 +172,7 @@ impl Election {
         let lease = self.api.get_opt(&self.name).await?;
         let spec = lease.as_ref().and_then(|lease| lease.spec.as_ref());
         let record = spec.map(Record::of);
-        self.sighting =
-            record.clone().map(|record| observe(self.sighting.take(), record, Instant::now()));
+        self.sighting = record.clone().map(|record| observe(self.sighting.take(), record, Instant::now()));
         if evaluate_lease(self.sighting.as_ref(), &self.me, Instant::now()) == Step::Wait {
             return Ok(false);
         }

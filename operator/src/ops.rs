@@ -82,9 +82,12 @@ mod tests {
     fn a_standby_is_ready_and_a_leader_only_once_it_has_listed_everything() {
         let progress = Progress::new();
         assert!(!progress.is_ready());
-        for (phase, ready) in
-            [(Phase::Starting, false), (Phase::Standby, true), (Phase::Syncing, false), (Phase::Leading, true)]
-        {
+        for (phase, ready) in [
+            (Phase::Starting, false),
+            (Phase::Standby, true),
+            (Phase::Syncing, false),
+            (Phase::Leading, true),
+        ] {
             progress.enter(phase);
             assert_eq!(progress.is_ready(), ready, "{phase:?}");
         }

@@ -27,7 +27,10 @@ impl Refusal {
 
     /// Its App is not there.
     pub(crate) fn app_not_found(namespace: &str, app: &str) -> Self {
-        Self::refs(Reason::AppNotFound, format!("spec.app: there is no App `{app}` in namespace `{namespace}`"))
+        Self::refs(
+            Reason::AppNotFound,
+            format!("spec.app: there is no App `{app}` in namespace `{namespace}`"),
+        )
     }
 }
 

@@ -33,7 +33,12 @@ pub(crate) fn start(ctx: &Arc<Context>) -> JoinSet<()> {
     let system = &ctx.config.system_namespace;
     tasks.spawn(feed(ctx, guarded(Api::all(client()), all.clone()), |ctx| &ctx.caches.apps, wiring::on_app));
     tasks.spawn(feed(ctx, guarded(Api::all(client()), all.clone()), |ctx| &ctx.caches.fns, wiring::on_fn));
-    tasks.spawn(feed(ctx, guarded(Api::all(client()), all.clone()), |ctx| &ctx.caches.routes, wiring::on_route));
+    tasks.spawn(feed(
+        ctx,
+        guarded(Api::all(client()), all.clone()),
+        |ctx| &ctx.caches.routes,
+        wiring::on_route,
+    ));
     tasks.spawn(feed(
         ctx,
         guarded(Api::all(client()), all.clone()),

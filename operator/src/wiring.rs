@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use funcatron_crds::names::{
-    LABEL_APP, LABEL_FN, LABEL_NAMESPACE, LABEL_PART, LABEL_ROUTE, LABEL_RUNTIME, PART_APP_TABLE, PART_BUNDLE,
-    PART_ROUTE_TABLE,
+    LABEL_APP, LABEL_FN, LABEL_NAMESPACE, LABEL_PART, LABEL_ROUTE, LABEL_RUNTIME, PART_APP_TABLE,
+    PART_BUNDLE, PART_ROUTE_TABLE,
 };
 use funcatron_crds::{App, Function, Route, Trigger, names};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
@@ -130,7 +130,9 @@ pub(crate) fn on_table(ctx: &Context, touched: &Touched<PartialObjectMeta<Config
     }
     let (namespace, app) = (label(before.as_ref(), LABEL_NAMESPACE), label(before.as_ref(), LABEL_APP));
     match label(before.as_ref(), LABEL_PART) {
-        PART_ROUTE_TABLE => ctx.queue.add(Key::new(Kind::Route, namespace, label(before.as_ref(), LABEL_ROUTE))),
+        PART_ROUTE_TABLE => {
+            ctx.queue.add(Key::new(Kind::Route, namespace, label(before.as_ref(), LABEL_ROUTE)))
+        }
         PART_APP_TABLE => ctx.queue.add(Key::new(Kind::App, namespace, app)),
         PART_BUNDLE => on_bundle(ctx, namespace, app, &touched.name.name),
         _ => {}
@@ -186,7 +188,8 @@ pub(crate) fn everything(ctx: &Context) {
 }
 
 fn fns_of(ctx: &Context, namespace: &str, app: &str) {
-    for function in ctx.caches.fns.in_namespace(namespace).iter().filter(|function| function.spec.app == app) {
+    for function in ctx.caches.fns.in_namespace(namespace).iter().filter(|function| function.spec.app == app)
+    {
         ctx.queue.add(Key::new(Kind::Fn, namespace, function.name_any()));
     }
 }
@@ -198,7 +201,9 @@ fn routes_of(ctx: &Context, namespace: &str, app: &str) {
 }
 
 fn triggers_of(ctx: &Context, namespace: &str, app: &str) {
-    for trigger in ctx.caches.triggers.in_namespace(namespace).iter().filter(|trigger| trigger.spec.app == app) {
+    for trigger in
+        ctx.caches.triggers.in_namespace(namespace).iter().filter(|trigger| trigger.spec.app == app)
+    {
         ctx.queue.add(Key::new(Kind::Trigger, namespace, trigger.name_any()));
     }
 }

@@ -47,7 +47,12 @@ impl World {
     async fn new() -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let ops = free.local_addr().unwrap();
-        Self { api: Api::start().await, management: Management::start().await, broker: LocalBroker::new(), ops }
+        Self {
+            api: Api::start().await,
+            management: Management::start().await,
+            broker: LocalBroker::new(),
+            ops,
+        }
     }
 
     fn config(&self) -> OperatorConfig {
@@ -72,8 +77,7 @@ impl World {
     }
 
     fn start(&self) -> Running {
-        let client =
-            kube::Client::try_from(kube::Config::new(self.api.url.parse().unwrap())).unwrap();
+        let client = kube::Client::try_from(kube::Config::new(self.api.url.parse().unwrap())).unwrap();
         let shutdown = CancellationToken::new();
         let broker = Arc::new(self.broker.clone());
         let ended = tokio::spawn(funcatron_operator::run(self.config(), client, broker, shutdown.clone()));
@@ -118,7 +122,8 @@ impl World {
         let url = format!("http://{}/metrics", self.ops);
         let Ok(answer) = reqwest::get(url).await else { return 0 };
         let text = answer.text().await.unwrap_or_default();
-        let of_kind = text.lines().filter(|line| line.contains(&format!("reconciles_total{{kind=\"{kind}\"")));
+        let of_kind =
+            text.lines().filter(|line| line.contains(&format!("reconciles_total{{kind=\"{kind}\"")));
         of_kind.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 }
@@ -174,7 +179,12 @@ async fn an_app_and_its_fn_come_up_survive_a_restart_without_a_write_and_go() {
     world.api.put(APPS, "team-a", "shop", json!({}));
     world.api.put(FNS, "team-a", "hello", python("def handler(c, d): return 1"));
     let rules = json!([{"backends": [{"fn": "hello"}]}]);
-    world.api.put(ROUTES, "team-a", "site", json!({"app": "shop", "hostnames": ["a.example.com"], "rules": rules}));
+    world.api.put(
+        ROUTES,
+        "team-a",
+        "site",
+        json!({"app": "shop", "hostnames": ["a.example.com"], "rules": rules}),
+    );
     let _runners = run_runners(world.broker.clone(), |_| false).await;
     let operator = world.start();
 
@@ -200,10 +210,12 @@ async fn an_app_and_its_fn_come_up_survive_a_restart_without_a_write_and_go() {
             tokio::time::sleep(POLL).await;
         }
     }
+    operator.stop().await;
     let others: Vec<String> =
         world.api.take_writes().into_iter().filter(|write| !write.contains("/leases ")).collect();
     assert_eq!(others, Vec::<String>::new());
 
+    let operator = world.start();
     world.api.delete(APPS, "team-a", "shop");
     world.until("the App is gone", |w| w.api.get(APPS, "team-a", "shop").is_none()).await;
     world.until("its Fn says so", |w| w.condition(FNS, "hello", "Ready").1 == "AppNotFound").await;
@@ -237,8 +249,15 @@ async fn a_change_that_does_not_load_leaves_the_last_good_revision_serving() {
     assert_eq!(world.table()["fns"]["hello"]["revision"], good);
     assert_eq!(world.condition(FNS, "hello", "Available").0, "True");
 
-    world.api.put(FNS, "team-a", "hello", json!({"app": "shop", "runtime": "cobol", "source": {"inline": "x"}}));
-    world.until("the runtime is refused", |w| w.condition(FNS, "hello", "Ready").1 == "RuntimeNotFound").await;
+    world.api.put(
+        FNS,
+        "team-a",
+        "hello",
+        json!({"app": "shop", "runtime": "cobol", "source": {"inline": "x"}}),
+    );
+    world
+        .until("the runtime is refused", |w| w.condition(FNS, "hello", "Ready").1 == "RuntimeNotFound")
+        .await;
     assert_eq!(world.table()["fns"]["hello"]["revision"], good);
     operator.stop().await;
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use funcatron_crds::App;
 use funcatron_crds::names::{LABEL_APP, LABEL_NAMESPACE, LABEL_PART, PART_APP_TABLE, PART_BUNDLE};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use jiff::Timestamp;
 use kube::ResourceExt;
 use tracing::warn;
 

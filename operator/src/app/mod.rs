@@ -14,8 +14,8 @@ use funcatron_crds::{App, check_env};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 
-pub(crate) use self::runners::hurry;
 use self::runners::Runners;
+pub(crate) use self::runners::hurry;
 use self::status::{Facts, next_status};
 use crate::apply::{apply, is_current, stamped, write_finalizers, write_status};
 use crate::context::{Context, ReconcileError, now};

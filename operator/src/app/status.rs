@@ -30,7 +30,8 @@ pub(crate) fn next_status(app: &App, facts: &Facts, now: Time) -> AppStatus {
     conditions.set_refusal(refusal.as_ref());
     let available = available(runners);
     conditions.set(ConditionType::Available, available.clone());
-    conditions.set(ConditionType::Ready, ready(refusal.as_ref(), obstacle.as_ref(), key_id.is_some(), available));
+    conditions
+        .set(ConditionType::Ready, ready(refusal.as_ref(), obstacle.as_ref(), key_id.is_some(), available));
     AppStatus {
         observed_generation: generation,
         conditions: conditions.finish(),
@@ -74,7 +75,8 @@ pub(crate) fn check_hostnames(hostnames: &[String], gateway: &str) -> Result<(),
     let own = hostnames.iter().find(|hostname| hostname.eq_ignore_ascii_case(gateway));
     match own {
         Some(own) => {
-            let message = format!("spec.hostnames: `{own}` is the gateway's own; leave it out to answer below it");
+            let message =
+                format!("spec.hostnames: `{own}` is the gateway's own; leave it out to answer below it");
             Err(Refusal::accepted(Reason::Conflict, message))
         }
         None => Ok(()),
@@ -109,7 +111,10 @@ mod tests {
         let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap();
         assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "PodsPending"));
         assert!(ready.message.contains("python"));
-        assert!(is_true(&status_of(&Facts { runners: runners(1), ..Facts::default() }).conditions, ConditionType::Ready));
+        assert!(is_true(
+            &status_of(&Facts { runners: runners(1), ..Facts::default() }).conditions,
+            ConditionType::Ready
+        ));
     }
 
     #[test]

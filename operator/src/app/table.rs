@@ -154,6 +154,8 @@ mod tests {
         let table = compose(&App::new("shop", AppSpec::default()), vec![served], &[]);
         let entry = &table.fns["hello"];
         assert_eq!(entry.timeout_ms, 5000);
-        assert!(entry.revision.as_ref().is_some_and(|revision| revision.durable && revision.concurrency == 2));
+        assert!(
+            entry.revision.as_ref().is_some_and(|revision| revision.durable && revision.concurrency == 2)
+        );
     }
 }

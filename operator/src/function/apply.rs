@@ -38,7 +38,9 @@ pub(crate) async fn apply_revision(
     }
     let latest = match observed.stored.get(&document.revision) {
         // Stored by an older release in another form of document: what it was tried with stays, if it still stands.
-        Some(stored) if stored.record.run == record.run || bundle_stands(ctx, observed, &stored.record.run) => {
+        Some(stored)
+            if stored.record.run == record.run || bundle_stands(ctx, observed, &stored.record.run) =>
+        {
             stored.clone()
         }
         other => {

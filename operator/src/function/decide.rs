@@ -81,7 +81,9 @@ impl Load {
     pub(crate) fn ask(&self, now: Instant) -> Ask {
         let interval = match self.verdict {
             Verdict::Loaded => return Ask::Never,
-            Verdict::Unknown => ASK_MIN.saturating_mul(1 << self.asked.saturating_sub(1).min(10)).min(ASK_MAX),
+            Verdict::Unknown => {
+                ASK_MIN.saturating_mul(1 << self.asked.saturating_sub(1).min(10)).min(ASK_MAX)
+            }
             Verdict::Failed(_) | Verdict::KeyMissing(_) => RETRY_FAILED,
         };
         let next = ASK_MIN.saturating_mul(1 << self.asked.min(10)).min(ASK_MAX);

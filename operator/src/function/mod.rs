@@ -183,7 +183,8 @@ fn recall(ctx: &Context, key: &Name, observed: &Observed, latest: &RevisionName)
 }
 
 fn verdict(ctx: &Context, key: &Name, latest: &RevisionName) -> Verdict {
-    let known = |memory: &mut crate::memory::FnMemory| memory.loads.get(latest).map(|load| load.verdict.clone());
+    let known =
+        |memory: &mut crate::memory::FnMemory| memory.loads.get(latest).map(|load| load.verdict.clone());
     ctx.memory.with_known_fn(key, known).flatten().unwrap_or_default()
 }
 
@@ -199,7 +200,8 @@ fn plan(ctx: &Context, key: &Name, observed: &Observed, latest: Option<&Stored>,
         let app = &observed.function.spec.app;
         let served = served.filter(|name| stored.get(name).is_some_and(|stored| stored.record.app == *app));
         // It serves on when it fails to load again: what its runners hold already still answers.
-        let loaded = *verdict == Verdict::Loaded || latest.is_some_and(|latest| served.as_ref() == Some(&latest.name));
+        let loaded =
+            *verdict == Verdict::Loaded || latest.is_some_and(|latest| served.as_ref() == Some(&latest.name));
         let plan = decide(latest.map(|latest| &latest.name), served.as_ref(), loaded, &numbers);
         if served != plan.serving {
             info!(%key, from = ?served, to = ?plan.serving, "revision serves");

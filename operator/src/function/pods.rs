@@ -53,9 +53,11 @@ fn trouble(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     let unscheduled = || {
-        let condition = status.conditions.iter().flatten().find(|condition| {
-            condition.type_ == "PodScheduled" && condition.status == "False"
-        })?;
+        let condition = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
         Some(format!("the pod finds no node: {}", condition.message.clone().unwrap_or_default()))
     };
     let text = containers.into_iter().find_map(waiting).or_else(unscheduled)?;

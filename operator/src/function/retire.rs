@@ -37,7 +37,8 @@ pub(super) async fn step(
     let mut swept = false;
     for revision in retiring {
         wait = soonest(wait, retire_one(ctx, key, observed, revision).await?);
-        let done = ctx.memory.with_fn(key, |memory| memory.retirements.get(revision) == Some(&Retirement::Done));
+        let done =
+            ctx.memory.with_fn(key, |memory| memory.retirements.get(revision) == Some(&Retirement::Done));
         if done && forgotten.contains(revision) {
             forget_revision(ctx, observed, revision).await?;
             swept = true;
@@ -96,7 +97,11 @@ async fn finish(
 }
 
 /// Deletes one of our Deployments.
-pub(super) async fn delete_deployment(ctx: &Context, namespace: &str, name: &str) -> Result<(), ReconcileError> {
+pub(super) async fn delete_deployment(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<(), ReconcileError> {
     delete::<Deployment>(&ctx.client, namespace, name).await?;
     ctx.caches.deployments.remove(namespace, name);
     Ok(())

@@ -126,7 +126,9 @@ fn progressing(facts: &Facts<'_>, refusal: Option<&Refusal>) -> Said {
     match &facts.pods {
         Some(Pods { wanted: 0, .. }) => (false, Reason::ScaledToZero, String::new()),
         Some(Pods { trouble: Some(trouble), .. }) => (true, Reason::PodsFailing, trouble.clone()),
-        Some(Pods { ready: 0, .. }) => (true, Reason::PodsPending, format!("pods of revision {latest} start")),
+        Some(Pods { ready: 0, .. }) => {
+            (true, Reason::PodsPending, format!("pods of revision {latest} start"))
+        }
         _ => (true, Reason::Loading, format!("revision {latest} is being loaded")),
     }
 }
@@ -159,7 +161,8 @@ fn still_serving(facts: &Facts<'_>, message: String) -> String {
 
 /// A failed load in one message: the reason, and the last line that the code itself printed.
 pub(crate) fn failure(reason: Option<&str>, log: Option<&str>) -> String {
-    let reason = reason.map(str::trim).filter(|reason| !reason.is_empty()).unwrap_or("the code does not load");
+    let reason =
+        reason.map(str::trim).filter(|reason| !reason.is_empty()).unwrap_or("the code does not load");
     let last = log.and_then(|log| log.lines().map(str::trim).rfind(|line| !line.is_empty()));
     match last {
         Some(last) if !reason.contains(last) => format!("{reason}: {last}"),
@@ -217,13 +220,17 @@ mod tests {
     #[test]
     fn a_failing_import_shows_its_last_log_line_and_who_serves_on() {
         let (old, new) = (rev("aaaaaaaa"), rev("bbbbbbbb"));
-        let verdict =
-            Verdict::Failed(failure(Some("cannot import func"), Some("Traceback…\nModuleNotFoundError: nope\n")));
+        let verdict = Verdict::Failed(failure(
+            Some("cannot import func"),
+            Some("Traceback…\nModuleNotFoundError: nope\n"),
+        ));
         let facts = Facts { serving: Some(&old), ..facts(&new, &verdict) };
         let status = next_status(&hello(), &facts, time());
         let (holds, reason, message) = condition(&status, ConditionType::Ready);
         assert_eq!((holds, reason), ("False", "LoadFailed"));
-        assert!(message.contains("ModuleNotFoundError: nope") && message.contains("hello-aaaaaaaa serves on"));
+        assert!(
+            message.contains("ModuleNotFoundError: nope") && message.contains("hello-aaaaaaaa serves on")
+        );
         assert!(is_true(&status.conditions, ConditionType::Available));
     }
 
@@ -298,8 +305,7 @@ mod tests {
     #[test]
     fn a_broker_that_is_away_changes_nothing_for_what_serves() {
         let latest = rev("aaaaaaaa");
-        let facts =
-            Facts { serving: Some(&latest), broker_up: false, ..facts(&latest, &Verdict::Loaded) };
+        let facts = Facts { serving: Some(&latest), broker_up: false, ..facts(&latest, &Verdict::Loaded) };
         assert!(is_true(&next_status(&hello(), &facts, time()).conditions, ConditionType::Ready));
     }
 }

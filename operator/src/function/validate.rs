@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use funcatron_crds::bundle::{self, BundleError};
-use funcatron_crds::{
-    AppSpec, Digest, EnvError, FnSpec, Reason, RevisionError, RunDocument, check_env,
-};
+use funcatron_crds::{AppSpec, Digest, EnvError, FnSpec, Reason, RevisionError, RunDocument, check_env};
 
 use crate::status::Refusal;
 
@@ -37,8 +35,10 @@ pub(crate) fn validate(
     check_env("Fn", &spec.env, &spec.env_from).map_err(|error| invalid(&error))?;
     let bundle = files.map(bundle::pack).transpose().map_err(|error| unpackable(&error))?;
     let code = bundle.as_deref().map(Digest::of);
-    let document = RunDocument::build(namespace, name, app, spec, code).map_err(|error| unbuildable(&error))?;
-    let replicas = spec.image.is_some().then(|| spec.scale.as_ref().and_then(|scale| scale.replicas).unwrap_or(1));
+    let document =
+        RunDocument::build(namespace, name, app, spec, code).map_err(|error| unbuildable(&error))?;
+    let replicas =
+        spec.image.is_some().then(|| spec.scale.as_ref().and_then(|scale| scale.replicas).unwrap_or(1));
     Ok(ValidFn { document, bundle, replicas })
 }
 

@@ -74,14 +74,8 @@ pub(crate) fn bundle(
     }
 }
 
-fn table(
-    name: String,
-    namespace: &str,
-    labels: BTreeMap<String, String>,
-    content: Content,
-) -> ConfigMap {
-    let mut map =
-        ConfigMap { metadata: metadata(name, namespace, labels, None), ..ConfigMap::default() };
+fn table(name: String, namespace: &str, labels: BTreeMap<String, String>, content: Content) -> ConfigMap {
+    let mut map = ConfigMap { metadata: metadata(name, namespace, labels, None), ..ConfigMap::default() };
     match content {
         Content::Text(text) => map.data = Some(BTreeMap::from([(TABLE_KEY.to_owned(), text)])),
         Content::Gzip(bytes) => {

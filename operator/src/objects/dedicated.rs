@@ -6,8 +6,8 @@ use funcatron_crds::names::{LABEL_APP, LABEL_FN, LABEL_NAMESPACE, LABEL_PART, LA
 use funcatron_crds::{App, EnvEntry, Function, ObjectKind, RunDocument, names};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
-    ConfigMapEnvSource, ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource, SecretEnvSource,
-    SecretKeySelector,
+    ConfigMapEnvSource, ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource,
+    SecretEnvSource, SecretKeySelector,
 };
 use kube::ResourceExt;
 

@@ -175,7 +175,9 @@ fn pod_spec(config: &OperatorConfig, pod: Pod) -> PodSpec {
             }),
             ..PodSecurityContext::default()
         }),
-        image_pull_secrets: Some(pull_secrets.into_iter().map(|name| LocalObjectReference { name }).collect()),
+        image_pull_secrets: Some(
+            pull_secrets.into_iter().map(|name| LocalObjectReference { name }).collect(),
+        ),
         init_containers: Some(vec![sidecar]),
         containers: vec![runner],
         volumes: Some(volumes),

@@ -95,7 +95,12 @@ pub(crate) struct Stored {
 }
 
 /// Builds the ControllerRevision.
-pub(crate) fn build(function: &Function, revision: &RevisionName, number: i64, record: &Record) -> ControllerRevision {
+pub(crate) fn build(
+    function: &Function,
+    revision: &RevisionName,
+    number: i64,
+    record: &Record,
+) -> ControllerRevision {
     let namespace = function.namespace().unwrap_or_default();
     let mut labels = labels(PART_REVISION, &namespace, &record.app);
     labels.insert(LABEL_FN.to_owned(), function.name_any());

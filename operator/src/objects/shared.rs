@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use funcatron_crds::names::{LABEL_APP, LABEL_NAMESPACE, LABEL_PART, LABEL_RUNTIME, PART_RUNNER};
 use funcatron_crds::{App, AppRunners, Digest, ObjectKind, names};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Container, SecretVolumeSource, Volume, VolumeMount,
-};
+use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, Container, SecretVolumeSource, Volume, VolumeMount};
 use kube::ResourceExt;
 
 use super::pods::{self, Pod, env, mount, scratch};

@@ -49,7 +49,11 @@ fn image_fn() -> Function {
                 name: "DB".into(),
                 value: None,
                 value_from: Some(EnvVarSource {
-                    secret_key_ref: Some(KeySelector { name: "db".into(), key: "url".into(), optional: None }),
+                    secret_key_ref: Some(KeySelector {
+                        name: "db".into(),
+                        key: "url".into(),
+                        optional: None,
+                    }),
                     config_map_key_ref: None,
                 }),
             },
@@ -69,7 +73,8 @@ fn document(function: &Function) -> RunDocument {
 }
 
 fn objects() -> BTreeSet<shared::ConfigObject> {
-    [(ObjectKind::Secret, "db.with.dots".to_owned()), (ObjectKind::ConfigMap, "shop-config".to_owned())].into()
+    [(ObjectKind::Secret, "db.with.dots".to_owned()), (ObjectKind::ConfigMap, "shop-config".to_owned())]
+        .into()
 }
 
 fn built_shared() -> Value {
@@ -92,7 +97,10 @@ fn container<'a>(deployment: &'a Value, list: &str, name: &str) -> &'a Value {
 
 fn mounts(container: &Value) -> Vec<(&str, &str)> {
     let mounts = container["volumeMounts"].as_array().unwrap();
-    mounts.iter().map(|mount| (mount["name"].as_str().unwrap(), mount["mountPath"].as_str().unwrap())).collect()
+    mounts
+        .iter()
+        .map(|mount| (mount["name"].as_str().unwrap(), mount["mountPath"].as_str().unwrap()))
+        .collect()
 }
 
 fn variable<'a>(container: &'a Value, name: &str) -> &'a Value {
@@ -108,7 +116,8 @@ fn every_runner_pod_keeps_to_pod_security_restricted_and_holds_no_token() {
         assert_eq!(pod["enableServiceLinks"], false);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-        let both = pod["initContainers"].as_array().unwrap().iter().chain(pod["containers"].as_array().unwrap());
+        let both =
+            pod["initContainers"].as_array().unwrap().iter().chain(pod["containers"].as_array().unwrap());
         for container in both {
             let context = &container["securityContext"];
             assert_eq!(context["allowPrivilegeEscalation"], false);
@@ -206,10 +215,7 @@ fn a_dedicated_function_runs_under_fns_contract() {
     ] {
         assert_eq!(variable(function, name)["value"], wanted, "{name}");
     }
-    assert_eq!(
-        variable(function, "DB")["valueFrom"]["secretKeyRef"],
-        json!({"name": "db", "key": "url"})
-    );
+    assert_eq!(variable(function, "DB")["valueFrom"]["secretKeyRef"], json!({"name": "db", "key": "url"}));
     assert_eq!(mounts(function), [("function-tmp", "/tmp"), ("iofs", "/tmp/iofs")]);
     assert!(!function.to_string().contains("shop-funcatron-broker"));
 }

@@ -10,9 +10,7 @@ mod status;
 use std::sync::Arc;
 
 use funcatron_crds::{App, Reason, Route, names};
-use funcatron_routing::{
-    EncodedTable, RouteIdentity, RouteKey, RouteParts, RouteTable, compile,
-};
+use funcatron_routing::{EncodedTable, RouteIdentity, RouteKey, RouteParts, RouteTable, compile};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt};
 use tracing::warn;
@@ -46,7 +44,9 @@ pub(crate) async fn reconcile(ctx: &Context, key: &Name) -> Result<Outcome, Reco
     let refusal = match (&compiled, conflicts.is_empty()) {
         (Err(refusal), _) => Some(refusal.clone()),
         (Ok(_), false) => Some(status::conflict(key, &conflicts)),
-        (Ok(built), true) => status::unresolved(&built.table, |name| is_fn_of(ctx, key, name, &route.spec.app)),
+        (Ok(built), true) => {
+            status::unresolved(&built.table, |name| is_fn_of(ctx, key, name, &route.spec.app))
+        }
     };
     match &compiled {
         Ok(built) if conflicts.is_empty() => write_table(ctx, &built.object).await?,
@@ -92,7 +92,8 @@ async fn compiled(
     app: &App,
 ) -> Result<Result<Built, Refusal>, ReconcileError> {
     let input = document::input(ctx, route, app);
-    if let Some(Compiled { input: known, table: Some(table), object: Some(object) }) = ctx.memory.compiled(key)
+    if let Some(Compiled { input: known, table: Some(table), object: Some(object) }) =
+        ctx.memory.compiled(key)
         && known == input
     {
         return Ok(Ok(Built { table, object }));

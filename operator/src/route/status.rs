@@ -26,7 +26,8 @@ pub(super) struct Facts {
 
 /// The refusal of a Route that claims what an older one owns; that is named only to its neighbours.
 pub(super) fn conflict(key: &Name, conflicts: &[Conflict]) -> Refusal {
-    let named: Vec<String> = conflicts.iter().take(NAMED_MAX).map(|conflict| describe(key, conflict)).collect();
+    let named: Vec<String> =
+        conflicts.iter().take(NAMED_MAX).map(|conflict| describe(key, conflict)).collect();
     Refusal::accepted(Reason::Conflict, named.join("; "))
 }
 
@@ -47,7 +48,11 @@ pub(super) fn unresolved(table: &RouteTable, is_fn: impl Fn(&str) -> bool) -> Op
                 Some(id) => format!("operation `{id}`"),
                 None => format!("match {} of spec.rules", number + 1),
             };
-            named.push(format!("{what} names Fn `{}`, which App `{}` does not have", backend.fn_name, table.app()));
+            named.push(format!(
+                "{what} names Fn `{}`, which App `{}` does not have",
+                backend.fn_name,
+                table.app()
+            ));
         }
     }
     named.dedup();
@@ -76,7 +81,9 @@ pub(super) fn next_status(route: &Route, facts: &Facts, own: &str, now: Time) ->
         observed_generation: generation,
         conditions: conditions.finish(),
         urls: table.as_ref().map(|table| urls(table, own)).unwrap_or_default(),
-        operations: Some(table.as_ref().map_or(0, |table| i32::try_from(table.operations()).unwrap_or(i32::MAX))),
+        operations: Some(
+            table.as_ref().map_or(0, |table| i32::try_from(table.operations()).unwrap_or(i32::MAX)),
+        ),
         conflicts: conflicts.iter().take(LISTED_MAX).map(|conflict| conflict.claim.to_string()).collect(),
     }
 }

@@ -34,7 +34,9 @@ pub(super) async fn make(ctx: &Context, key: &Name, trigger: &Trigger) -> Result
     let names = ctx.names(&key.namespace, &trigger.spec.app)?;
     let fn_name = &trigger.spec.fn_name;
     if let Some((exchange, binding_key)) = wanted(trigger) {
-        ctx.broker.ensure(topology::trigger(&names, fn_name, &exchange, &BindingKey::parse(&binding_key)?)?).await?;
+        ctx.broker
+            .ensure(topology::trigger(&names, fn_name, &exchange, &BindingKey::parse(&binding_key)?)?)
+            .await?;
     }
     let function = Name::new(&key.namespace, fn_name);
     let known = ctx.memory.durable_look(key);

@@ -43,8 +43,8 @@ fn age(trigger: &Trigger) -> (Option<i64>, String) {
 mod tests {
     use super::*;
     use funcatron_crds::{HttpTrigger, TriggerSpec};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn trigger(name: &str, source: &str, second: i64) -> Trigger {
         let http = Some(HttpTrigger { source: source.to_owned() });

@@ -85,7 +85,12 @@ impl Api {
 
     pub(crate) fn all(&self, kind: &str) -> Vec<(Place, Value)> {
         let store = self.store.lock();
-        store.objects.iter().filter(|(place, _)| place.0 == kind).map(|(p, o)| (p.clone(), o.clone())).collect()
+        store
+            .objects
+            .iter()
+            .filter(|(place, _)| place.0 == kind)
+            .map(|(p, o)| (p.clone(), o.clone()))
+            .collect()
     }
 
     /// Writes that came over HTTP since the last call.
@@ -144,7 +149,9 @@ impl Store {
         self.objects.remove(place);
         let uid = object["metadata"]["uid"].clone();
         let owned = |other: &Value| {
-            other["metadata"]["ownerReferences"].as_array().is_some_and(|owners| owners.iter().any(|o| o["uid"] == uid))
+            other["metadata"]["ownerReferences"]
+                .as_array()
+                .is_some_and(|owners| owners.iter().any(|o| o["uid"] == uid))
         };
         let dependents: Vec<Place> =
             self.objects.iter().filter(|(_, other)| owned(other)).map(|(place, _)| place.clone()).collect();
@@ -184,9 +191,10 @@ fn asked(path: &str, query: Option<&str>) -> Asked {
 impl Asked {
     fn matches(&self, place: &Place, object: &Value) -> bool {
         let labels = self.query.get("labelSelector").map(String::as_str).unwrap_or_default();
-        let selected = labels.split(',').filter_map(|pair| pair.split_once('=')).all(|(key, value)| {
-            object["metadata"]["labels"][key] == value
-        });
+        let selected = labels
+            .split(',')
+            .filter_map(|pair| pair.split_once('='))
+            .all(|(key, value)| object["metadata"]["labels"][key] == value);
         place.0 == self.kind && (self.namespace.is_empty() || place.1 == self.namespace) && selected
     }
 }
@@ -202,14 +210,21 @@ async fn handle(State(api): State<Api>, request: Request) -> Response {
             Some(object) => Json(object).into_response(),
             None => missing(),
         },
-        (method, _) => write(&api, method, &asked, &body, parts.headers.get("content-type").is_some_and(|t| t == "application/merge-patch+json")),
+        (method, _) => write(
+            &api,
+            method,
+            &asked,
+            &body,
+            parts.headers.get("content-type").is_some_and(|t| t == "application/merge-patch+json"),
+        ),
     };
     api.tell();
     response
 }
 
 fn missing() -> Response {
-    let status = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "gone"});
+    let status =
+        json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "gone"});
     (StatusCode::NOT_FOUND, Json(status)).into_response()
 }
 
@@ -228,9 +243,13 @@ fn watching(api: Api, asked: Asked) -> Response {
         loop {
             let (lines, last) = {
                 let store = api.store.lock();
-                let new = store.log.iter().filter(|(version, _, place, object)| *version > since && asked.matches(place, object));
-                let lines: String =
-                    new.map(|(_, event, _, object)| json!({"type": event, "object": object}).to_string() + "\n").collect();
+                let new = store
+                    .log
+                    .iter()
+                    .filter(|(version, _, place, object)| *version > since && asked.matches(place, object));
+                let lines: String = new
+                    .map(|(_, event, _, object)| json!({"type": event, "object": object}).to_string() + "\n")
+                    .collect();
                 (lines, store.version)
             };
             if !lines.is_empty() {
