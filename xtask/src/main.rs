@@ -2,6 +2,7 @@
 //! people and knows nothing that the product needs to run.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "xtask talks to the person who called it")]
 
+mod bench;
 mod broker;
 mod cache;
 mod cluster;
@@ -50,6 +51,12 @@ enum Chore {
         #[arg(long, value_name = "STAGE", conflicts_with = "unit")]
         only: Vec<String>,
     },
+    /// Measure the product against raw RPC over the same RabbitMQ, on this machine
+    Bench {
+        /// Also write one JSON object a line to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// A RabbitMQ on this machine's loopback, as the tests use it
     #[command(subcommand)]
     Broker(Switch),
@@ -93,6 +100,7 @@ fn do_chore() -> Result<bool> {
         }
         Chore::Cluster(Switch::Down) => cluster::down()?,
         Chore::Images { names } => images(&cache, &checkout, &names)?,
+        Chore::Bench { json } => bench::bench(&cache, &checkout, json.as_deref())?,
         Chore::Broker(Switch::Up) => broker::up(&cache, &checkout)?.print(),
         Chore::Broker(Switch::Down) => broker::down()?,
     }

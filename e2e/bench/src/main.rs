@@ -1,0 +1,150 @@
+//! The benchmark: raw RPC over RabbitMQ and the product in turn, each part a process of its own.
+//!
+//! `drive` starts the others by this same binary, tells the two that call how to call and for how long, and reads
+//! their processes' CPU time from `/proc`. `cargo xtask bench` builds and runs it.
+//! Never a part of the product: it composes the product's libraries as its programs do.
+#![allow(clippy::print_stdout, reason = "parts report to their driver on stdout, and the driver to a person")]
+
+mod cpu;
+mod drive;
+mod function;
+mod lanes;
+mod load;
+mod parts;
+mod product;
+mod raw;
+mod report;
+mod setup;
+
+use std::io::{BufRead as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::lanes::Measured;
+
+/// A bench for one App of this namespace.
+const NAMESPACE: &str = "bench";
+/// The App.
+const APP: &str = "echo";
+/// Its one Fn.
+const FUNCTION: &str = "echo";
+/// The revision that serves.
+const REVISION: &str = "echo-0123abcd";
+/// Calls that the runner has at once; as many as are in flight.
+const CONCURRENCY: u32 = 64;
+/// What a call carries, there and back.
+const BODY: [u8; 100] = [b'x'; 100];
+
+#[derive(Parser)]
+struct Arguments {
+    /// Where RabbitMQ is; from the environment, since it holds a password
+    #[arg(long, env = "FUNCATRON_BENCH_AMQP", hide_env_values = true, default_value = "", global = true)]
+    amqp: String,
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Run the whole benchmark and print what it measured
+    Drive {
+        /// RabbitMQ's management API
+        #[arg(long, env = "FUNCATRON_BENCH_MANAGEMENT", hide_env_values = true)]
+        management: String,
+        /// Also write one JSON object a line to this file
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Raw RPC: who calls
+    RawClient {
+        /// The queue that it calls to
+        #[arg(long)]
+        queue: String,
+    },
+    /// Raw RPC: who echoes
+    RawServer,
+    /// The product's gateway
+    Gateway {
+        #[arg(long)]
+        installation: String,
+    },
+    /// The product's runner
+    Runner {
+        #[arg(long)]
+        installation: String,
+        /// A folder with the function's socket
+        #[arg(long)]
+        folder: PathBuf,
+    },
+    /// A function that echoes
+    Function {
+        #[arg(long)]
+        folder: PathBuf,
+    },
+    /// HTTP clients
+    Load {
+        #[arg(long)]
+        to: SocketAddr,
+    },
+}
+
+fn main() -> Result<()> {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
+    let Arguments { amqp, part } = Arguments::parse();
+    match part {
+        Part::Drive { management, json } => {
+            threads()?.block_on(drive::drive(&amqp, &management, json.as_deref()))
+        }
+        Part::RawClient { queue } => raw::client(&amqp, &queue),
+        Part::RawServer => raw::server(&amqp),
+        Part::Gateway { installation } => product::gateway(&amqp, &installation),
+        Part::Runner { installation, folder } => product::runner(&amqp, &installation, &folder),
+        Part::Function { folder } => function::serve(&folder),
+        Part::Load { to } => load::load(to),
+    }
+}
+
+/// A runtime as the product's programs have it.
+fn threads() -> Result<Runtime> {
+    Builder::new_multi_thread().enable_all().build().context("start a runtime")
+}
+
+/// A runtime for what is not measured: the fewer threads, the less it takes from what is.
+fn one_thread() -> Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("start a runtime")
+}
+
+/// Tells the driver that this part is up, and a word that others need.
+fn greet(word: &str) -> Result<()> {
+    println!("{word}");
+    std::io::stdout().flush().context("greet the driver")
+}
+
+/// Ends this process with its driver, however that ends: its stdin closes then.
+fn end_with_driver() {
+    std::thread::spawn(|| {
+        for line in std::io::stdin().lock().lines() {
+            if line.is_err() {
+                break;
+            }
+        }
+        std::process::exit(0);
+    });
+}
+
+/// Does as the driver says, a line each: how many in flight and for how many milliseconds. Ends with the driver.
+fn obey(mut measure: impl FnMut(usize, Duration) -> Result<Measured>) -> Result<()> {
+    for line in std::io::stdin().lock().lines() {
+        let line = line.context("read from the driver")?;
+        let (in_flight, lasting_ms) = line.split_once(' ').context("two numbers")?;
+        let lasting = Duration::from_millis(lasting_ms.parse().context("milliseconds")?);
+        let measured = measure(in_flight.parse().context("calls in flight")?, lasting)?;
+        greet(&serde_json::to_string(&measured).context("write what was measured")?)?;
+    }
+    Ok(())
+}
