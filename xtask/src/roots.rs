@@ -64,6 +64,9 @@ pub(crate) const RABBITMQ: Root = Root {
     packages: &["rabbitmq-server", "ca-certificates"],
 };
 
+/// Every root, in the order in which they are needed.
+pub(crate) const ALL: [&Root; 4] = [&RABBITMQ, &DEBIAN, &PYTHON, &NODE];
+
 /// Run with the root as `$1`; mmdebstrap has no hook after unpacking alone. An unpacked root has had no scripts run, so what they
 /// would have left is made here: users for those who look up their own id, and trusted authorities.
 const COMPLETE: &str = r#"set -eu
@@ -117,6 +120,8 @@ impl Root {
         let include = format!("--include={}", self.packages.join(","));
         let variant = format!("--variant={}", self.variant.word());
         let mut mmdebstrap = command("mmdebstrap", ["--quiet", "--format=directory", &variant, &include]);
+        // A root that a crash left half made is made again: nothing need reach the disk at once.
+        mmdebstrap.arg("--dpkgopt=force-unsafe-io");
         // A mirror's index may be older than its word says; the signature is checked all the same.
         mmdebstrap.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
         output(mmdebstrap.arg(self.suite).arg(&root))?;

@@ -61,25 +61,24 @@ pub(crate) fn run(cache: &Cache, checkout: &Path, only: &[&str]) -> Result<bool>
     let mut asked = STAGES.to_vec();
     asked.retain(|(stage, _)| only.is_empty() || only.contains(stage));
     let bench = Bench { cache, checkout };
-    // The Go programs take longest and hold nothing up until the chart: they build beside the rest.
+    let needs = |stages: &[&str]| asked.iter().any(|(stage, _)| stages.contains(stage));
+    // What takes long and holds nothing up at first is made beside the first stages; whatever fails there
+    // fails again, with its words, in the stage that needs it.
     let reports = std::thread::scope(|scope| {
-        let needs_go = asked.iter().any(|(stage, _)| WITH_GO.contains(stage));
-        let ahead = needs_go.then(|| scope.spawn(|| build_ahead(cache, checkout)));
-        let reports = run_stages(&bench, &asked);
-        // Whatever failed ahead has failed the stage that needs it, with its words.
-        ahead.map(std::thread::ScopedJoinHandle::join);
-        reports
+        if needs(&WITH_GO) {
+            scope.spawn(|| golang::programs(cache, checkout));
+        }
+        if needs(&["cluster"]) && tools::is_root() {
+            scope.spawn(|| roots_ahead(cache));
+        }
+        run_stages(&bench, &asked)
     });
     Ok(account(&reports))
 }
 
-fn build_ahead(cache: &Cache, checkout: &Path) -> Result<()> {
-    if !tools::is_root() {
-        return Ok(());
-    }
+fn roots_ahead(cache: &Cache) -> Result<()> {
     tools::require(&[tools::FOR_ROOTS, tools::FOR_IMAGES, tools::FOR_CLUSTER])?;
-    roots::RABBITMQ.tar(cache)?;
-    golang::programs(cache, checkout).map(|_| ())
+    roots::ALL.iter().try_for_each(|root| root.tar(cache).map(|_| ()))
 }
 
 fn run_stages(bench: &Bench<'_>, stages: &[(&'static str, Stage)]) -> Vec<Report> {
