@@ -1,6 +1,7 @@
 # The one image: operator, gateway and runner are modes of the one binary.
-# The context is a folder with the binary that `cargo build --release --locked` made.
-ARG BASE=debian:trixie-slim
+# The context is a folder with the binary that `cargo build --release --locked` made; the base brings glibc and the
+# certificate authorities.
+ARG BASE=buildpack-deps:trixie-curl
 FROM ${BASE}
 COPY --chmod=0555 funcatron /usr/bin/funcatron
 USER 65532:65532

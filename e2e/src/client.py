@@ -83,6 +83,7 @@ class Load:
         workers = [threading.Thread(target=self.work) for _ in range(min(64, self.command["rate"]))]
         for worker in workers:
             worker.start()
+        print("started", flush=True)
         start, total = time.monotonic(), self.command["rate"] * self.command["seconds"]
         for number in range(total):
             self.due.put((start + number / self.command["rate"], number))

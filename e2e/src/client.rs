@@ -1,6 +1,8 @@
 //! A client inside the cluster: a pod with Python, which sends requests as its users' pods do.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -12,6 +14,7 @@ use crate::wait::until;
 const SCRIPT: &str = include_str!("client.py");
 const NAMESPACE: &str = "funcatron-e2e-client";
 const POD: &str = "client";
+const EXEC: [&str; 6] = ["--namespace", NAMESPACE, "exec", "--stdin", POD, "--"];
 
 /// What came back.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +51,7 @@ pub fn start(image: &str) -> anyhow::Result<()> {
 
 /// Runs the client script with one command, and reads its answer.
 pub fn ask(command: &Value) -> anyhow::Result<Value> {
-    let args = ["--namespace", NAMESPACE, "exec", "--stdin", POD, "--", "python3", "-c", SCRIPT];
+    let args = [&EXEC[..], &["python3", "-c", SCRIPT]].concat();
     let answer = kubectl_with(&args, &command.to_string())?;
     serde_json::from_str(&answer).with_context(|| format!("the client's answer cannot be read: {answer}"))
 }
@@ -98,12 +101,32 @@ pub struct LoadPlan<'a> {
 }
 
 impl Load {
-    /// Starts it.
-    pub fn start(plan: &LoadPlan<'_>) -> Self {
+    /// Starts it; when this returns, requests are being sent.
+    pub fn start(plan: &LoadPlan<'_>) -> anyhow::Result<Self> {
         let LoadPlan { method, url, host, rate, seconds, body } = plan;
         let command = json!({"do": "load", "method": method, "url": url, "host": host, "rate": rate,
             "seconds": seconds, "body": body});
-        Self { thread: std::thread::spawn(move || ask(&command)) }
+        let mut child = Command::new("kubectl")
+            .args(EXEC)
+            .args(["python3", "-c", SCRIPT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start kubectl; is it in PATH?")?;
+        let (mut input, output) = child.stdin.take().zip(child.stdout.take()).context("kubectl has no pipes")?;
+        input.write_all(command.to_string().as_bytes())?;
+        drop(input);
+        let mut output = BufReader::new(output);
+        let mut first = String::new();
+        output.read_line(&mut first)?;
+        ensure!(first.trim() == "started", "the load did not start: {first:?}");
+        let thread = std::thread::spawn(move || {
+            let mut rest = String::new();
+            output.read_to_string(&mut rest)?;
+            child.wait()?;
+            serde_json::from_str(&rest).with_context(|| format!("the load's answer cannot be read: {rest}"))
+        });
+        Ok(Self { thread })
     }
 
     /// Waits for its end: answers by status (`error` for none), and the answers that were not 200.

@@ -91,12 +91,35 @@ pub fn rolled_out(namespace: &str, what: &str, within: Duration) -> anyhow::Resu
         .with_context(|| kubectl(&["--namespace", namespace, "describe", "pods"]).unwrap_or_default())
 }
 
-/// A fresh namespace, with Pod Security `restricted` enforced; what an earlier run left in it is gone.
-pub fn fresh_namespace(name: &str) -> anyhow::Result<()> {
-    kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait", "--timeout=120s"])?;
-    kubectl(&["create", "namespace", name])?;
-    kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"])?;
-    Ok(())
+/// A namespace of a test's own, with Pod Security `restricted` enforced; it goes when the test ends, so that the next
+/// one finds room on the node and its hostnames free.
+#[derive(Debug)]
+pub struct Namespace(&'static str);
+
+impl Namespace {
+    /// Makes it; what an earlier run left in it is gone.
+    pub fn fresh(name: &'static str) -> anyhow::Result<Self> {
+        kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait", "--timeout=120s"])?;
+        kubectl(&["create", "namespace", name])?;
+        kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"])?;
+        Ok(Self(name))
+    }
+}
+
+impl Drop for Namespace {
+    #[allow(clippy::print_stderr, reason = "a failed test tells what its namespace held")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let events = kubectl(&["--namespace", self.0, "get", "events,pods,fns,routes.funcatron.dev,triggers"]);
+            let operator = kubectl(&["--namespace", SYSTEM, "logs", "deployment/funcatron-operator", "--tail=20"]);
+            let short: Vec<String> =
+                operator.unwrap_or_default().lines().map(|line| line.chars().take(300).collect()).collect();
+            eprintln!("{}\n{}", events.unwrap_or_default(), short.join("\n"));
+        }
+        if let Err(error) = kubectl(&["delete", "namespace", self.0, "--wait", "--timeout=120s"]) {
+            eprintln!("namespace {} was not deleted: {error:#}", self.0);
+        }
+    }
 }
 
 /// Waits until every object of ours in a namespace is Ready.

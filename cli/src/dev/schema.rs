@@ -1,7 +1,10 @@
 //! Checks a manifest as the API server would: the CRD's own schema, closed against unknown fields, and its CEL
 //! rules. Never reads files.
 
-use cel::{Context, Program};
+use std::sync::Arc;
+
+use cel::{Context, ExecutionError, Program};
+use funcatron_crds::parse_duration;
 use jsonschema::Validator;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Map, Value};
@@ -84,7 +87,8 @@ fn closed(schema: Value) -> Value {
         Value::Object(map) => {
             let open = map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
             let close = map.contains_key("properties") && !map.contains_key("additionalProperties") && !open;
-            let mut map: Map<String, Value> = map.into_iter().map(|(key, value)| (key, closed(value))).collect();
+            let mut map: Map<String, Value> =
+                map.into_iter().map(|(key, value)| (key, closed(value))).collect();
             if close {
                 map.insert("additionalProperties".into(), Value::Bool(false));
             }
@@ -136,6 +140,11 @@ fn check_rule(rule: &Value, value: &Value, pointer: &str) -> Option<Finding> {
     let holds = Program::compile(text).ok().and_then(|program| {
         let mut context = Context::default();
         context.add_variable("self", value.clone()).ok()?;
+        // Kubernetes' CEL has it, and this one without its calendar has not; milliseconds compare alike.
+        let _ = context.add_function("duration", |text: Arc<String>| {
+            let length = parse_duration(&text).and_then(|length| i64::try_from(length.as_millis()).ok());
+            length.ok_or_else(|| ExecutionError::function_error("duration", "no duration"))
+        });
         program.execute(&context).ok()
     });
     if holds == Some(cel::Value::Bool(true)) {
@@ -155,7 +164,8 @@ mod tests {
     fn rules(schema: &Value, found: &mut Vec<String>) {
         match schema {
             Value::Object(map) => {
-                let here = map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
+                let here =
+                    map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
                 found.extend(here.filter_map(|rule| rule["rule"].as_str().map(str::to_owned)));
                 map.values().for_each(|child| rules(child, found));
             }
@@ -200,7 +210,8 @@ mod tests {
     #[test]
     fn a_wrong_type_is_found_at_its_field() {
         let schema = Schema::of(&Function::crd()).unwrap();
-        let findings = schema.check(&fn_manifest(json!({"app": "shop", "image": "a/b:1", "concurrency": "two"})));
+        let findings =
+            schema.check(&fn_manifest(json!({"app": "shop", "image": "a/b:1", "concurrency": "two"})));
         assert_eq!(findings[0].pointer, "/spec/concurrency");
     }
 
@@ -210,6 +221,9 @@ mod tests {
         let both = json!({"app": "shop", "image": "a/b:1", "runtime": "python", "source": {"inline": "x"}});
         let findings = schema.check(&fn_manifest(both));
         assert_eq!(findings.len(), 1, "{findings:?}");
-        assert!(findings[0].message.contains("image") && findings[0].message.contains("runtime"), "{findings:?}");
+        assert!(
+            findings[0].message.contains("image") && findings[0].message.contains("runtime"),
+            "{findings:?}"
+        );
     }
 }

@@ -78,7 +78,7 @@ fn is_problem(answer: &e2e::client::Answer) {
 #[test]
 fn whoever_misbehaves_is_answered_and_nobody_else_notices() {
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, MANIFESTS).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
     functions_that_misbehave();

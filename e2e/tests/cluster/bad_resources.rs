@@ -54,7 +54,7 @@ fn not_ready(namespace: &str, object: &str, kind: &str, words: &[&str]) -> Condi
 fn the_api_server_refuses_what_breaks_the_schema_and_names_it() {
     const NAMESPACE: &str = "e2e-refused";
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     let source = "source: {inline: x}";
     let cases: Vec<(String, &[&str])> = vec![
         (object("Fn", "a", "{app: x, image: a/b:1, imge: y}"), &["imge"]),
@@ -91,7 +91,7 @@ fn what_names_something_missing_says_so_and_the_others_serve() {
     const NAMESPACE: &str = "e2e-missing";
     const HOST: &str = "missing.example.com";
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, &APP.replace("HOST", HOST)).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
     let source = "source: {inline: x}";
@@ -122,8 +122,8 @@ fn a_reference_to_another_namespace_reaches_nothing() {
     const NAMESPACE: &str = "e2e-cross-a";
     const OTHER: &str = "e2e-cross-b";
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
-    cluster::fresh_namespace(OTHER).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
+    let _other = cluster::Namespace::fresh(OTHER).unwrap();
     apply(NAMESPACE, &APP.replace("HOST", "cross.example.com")).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
     // Same names, other namespace: App and Fn are sought in their own namespace alone.
@@ -138,7 +138,7 @@ fn a_broken_document_is_told_and_the_last_good_one_serves() {
     const NAMESPACE: &str = "e2e-documents";
     const HOST: &str = "documents.example.com";
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     let good = APP.replace("HOST", HOST);
     apply(NAMESPACE, &good).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
@@ -152,7 +152,7 @@ fn a_broken_document_is_told_and_the_last_good_one_serves() {
         (route.replace("openapi: 3.0.3", "openapi: 7.0"), vec!["7.0"]),
         (route.replace("paths:", "pathes:"), vec!["paths"]),
         (route.replace("/x: {get", "/x: {get: ]["), vec!["line"]),
-        (twice, vec!["good", "/x", "/y"]),
+        (twice, vec!["good", "~1x", "~1y"]),
     ] {
         apply(NAMESPACE, &broken).unwrap();
         not_ready(NAMESPACE, "route.funcatron.dev/good", "Accepted", &words);
@@ -165,7 +165,7 @@ fn a_claim_stays_with_its_oldest_route() {
     const NAMESPACE: &str = "e2e-claims";
     const HOST: &str = "claims.example.com";
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     let good = APP.replace("HOST", HOST);
     apply(NAMESPACE, &good).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));

@@ -79,7 +79,7 @@ fn kill_runner(pod: &str) -> anyhow::Result<()> {
 
 fn under_load(method: &str, runners: &[String]) -> LoadResult {
     let url = format!("{GATEWAY}/");
-    let load = Load::start(&LoadPlan { method, url: &url, host: HOST, rate: 40, seconds: 20, body: "{n}" });
+    let load = Load::start(&LoadPlan { method, url: &url, host: HOST, rate: 40, seconds: 20, body: "{n}" }).unwrap();
     for pod in runners {
         let before = restarts(pod).unwrap();
         until("calls are under way", Duration::from_secs(5), || {
@@ -112,7 +112,7 @@ fn a_killed_runner_loses_no_idempotent_call_and_runs_no_other_twice() {
         return;
     }
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, MANIFESTS).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
     let runners = until("two runners", Duration::from_secs(30), || {

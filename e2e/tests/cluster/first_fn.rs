@@ -11,7 +11,7 @@ const NAMESPACE: &str = "e2e-first";
 #[test]
 fn the_first_fn_answers_at_the_url_that_kubectl_prints() {
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     let manifest = cluster::root().join("examples/fn.yaml");
     kubectl(&["--namespace", NAMESPACE, "apply", "--filename", manifest.to_str().unwrap()]).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
@@ -58,7 +58,7 @@ spec:
 fn a_fn_with_several_operations_is_told_which() {
     const NAMESPACE: &str = "e2e-operations";
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, OPERATIONS).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
     for (path, operation, pet) in

@@ -51,7 +51,7 @@ fn names(list: &Value) -> Vec<String> {
 #[test]
 fn deleting_an_app_leaves_nothing_and_its_sibling_serves_on() {
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, &format!("{}{}", app("going"), app("staying"))).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(45));
     let prefix = format!("{}.{NAMESPACE}.going", broker::installation());
@@ -60,7 +60,7 @@ fn deleting_an_app_leaves_nothing_and_its_sibling_serves_on() {
 
     let url = format!("{INTERNAL}/invoke/{NAMESPACE}/staying-fn");
     let host = "funcatron-internal.funcatron-system.svc";
-    let sibling = Load::start(&LoadPlan { method: "GET", url: &url, host, rate: 10, seconds: 20, body: "" });
+    let sibling = Load::start(&LoadPlan { method: "POST", url: &url, host, rate: 10, seconds: 20, body: "" }).unwrap();
     kubectl(&["--namespace", NAMESPACE, "delete", "apps.funcatron.dev", "going", "--timeout=60s"]).unwrap();
     until("nothing of the App is left", Duration::from_secs(60), || {
         let selector = "--selector=funcatron.dev/app=going";

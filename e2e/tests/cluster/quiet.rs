@@ -41,7 +41,7 @@ fn a_restarted_operator_writes_nothing_on_an_unchanged_cluster() {
         return;
     };
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     let folder = cluster::root().join("examples/shop");
     kubectl(&["--namespace", NAMESPACE, "apply", "--filename", folder.to_str().unwrap()]).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(60));

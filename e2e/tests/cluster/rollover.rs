@@ -47,11 +47,11 @@ fn a_change_under_load_fails_no_request() {
     const NAMESPACE: &str = "e2e-roll";
     const HOST: &str = "roll.example.com";
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, &answers(HOST, "one")).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
     let plan = LoadPlan { method: "GET", url: &format!("{GATEWAY}/"), host: HOST, rate: 50, seconds: 30, body: "" };
-    let load = Load::start(&plan);
+    let load = Load::start(&plan).unwrap();
     for version in ["two", "three"] {
         apply(NAMESPACE, &answers(HOST, version)).unwrap();
         until("the new version answers", Duration::from_secs(12), || {
@@ -73,11 +73,11 @@ fn a_handler_that_fails_to_import_never_takes_traffic() {
     const NAMESPACE: &str = "e2e-import";
     const HOST: &str = "import.example.com";
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, &answers(HOST, "good")).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
     let plan = LoadPlan { method: "GET", url: &format!("{GATEWAY}/"), host: HOST, rate: 20, seconds: 15, body: "" };
-    let load = Load::start(&plan);
+    let load = Load::start(&plan).unwrap();
     apply(NAMESPACE, &manifests(HOST, "import no_such_module")).unwrap();
     let ready = until("Ready says why", Duration::from_secs(30), || {
         let ready = condition(NAMESPACE, "fn/page", "Ready")?;

@@ -16,7 +16,7 @@ const HOST: &str = "shop.example.com";
 #[test]
 fn the_shop_answers_every_way_in() {
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     let folder = cluster::root().join("examples/shop");
     let began = Instant::now();
     kubectl(&["--namespace", NAMESPACE, "apply", "--filename", folder.to_str().unwrap()]).unwrap();
@@ -92,7 +92,7 @@ fn a_queue_trigger_runs_and_dead_letters() {
         Ok(())
     });
     let logs = kubectl(&["--namespace", NAMESPACE, "logs", "deployment/shop-python-runners", "--container", "host"]).unwrap();
-    assert_eq!(logs.matches("a payment cannot be negative").count(), 4, "four attempts:\n{logs}");
+    assert_eq!(logs.matches("ValueError: a payment cannot be negative").count(), 4, "four attempts:\n{logs}");
 }
 
 fn columns_tell() {

@@ -35,7 +35,7 @@ fn operations(document: &Value) -> Vec<(String, String, String)> {
 #[test]
 fn each_path_of_the_api_servers_swagger_finds_its_own_operation() {
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     let text = kubectl(&["get", "--raw", "/openapi/v2"]).unwrap();
     let operations = operations(&serde_json::from_str(&text).unwrap());
     assert!(operations.len() > 1000, "{} operations in {} bytes", operations.len(), text.len());

@@ -98,7 +98,7 @@ fn forged(call: CallId, user: Option<&str>) -> anyhow::Result<funcatron_broker::
 #[tokio::test(flavor = "multi_thread")]
 async fn an_apps_credentials_reach_nothing_of_another_app() {
     cluster::ready();
-    cluster::fresh_namespace(NAMESPACE).unwrap();
+    let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, MANIFESTS).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(45));
     let _forward = Forward::start().unwrap();
@@ -130,7 +130,7 @@ async fn queues_are_refused(victim: &AppNames) {
 async fn forged_replies_are_dropped(installation: &Installation, victim: &AppNames) {
     let url = format!("{INTERNAL}/invoke/{NAMESPACE}/slow");
     let host = "funcatron-internal.funcatron-system.svc";
-    let call = Load::start(&LoadPlan { method: "POST", url: &url, host, rate: 1, seconds: 1, body: "" });
+    let call = Load::start(&LoadPlan { method: "POST", url: &url, host, rate: 1, seconds: 1, body: "" }).unwrap();
     let id: CallId = until("the victim runs", Duration::from_secs(10), || {
         let logs = kubectl(&["--namespace", NAMESPACE, "logs", "deployment/victim-python-runners", "--container", "host"])?;
         let (_, rest) = logs.rsplit_once("call-id=").context("no call yet")?;
