@@ -1,6 +1,8 @@
 //! The whole operator against a fake API server and the local broker: from an applied App and Fn to a table, over a
 //! failing change, a restart, and the App's end.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail it by panicking, as the test itself does")]
+
 mod fake;
 
 use std::sync::Arc;

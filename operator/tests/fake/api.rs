@@ -55,7 +55,7 @@ impl Api {
         let mut store = self.store.lock();
         let place = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         let old = store.objects.get(&place).cloned();
-        let mut object = old.clone().unwrap_or_else(|| fresh(&place));
+        let mut object = old.unwrap_or_else(|| fresh(&place));
         object["metadata"]["generation"] = json!(object["metadata"]["generation"].as_u64().unwrap_or(0) + 1);
         object["spec"] = spec;
         store.set(place, object);
