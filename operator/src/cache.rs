@@ -98,10 +98,14 @@ where
         self.state.read().entries.iter().map(|(name, object)| (name.clone(), Arc::clone(object))).collect()
     }
 
-    /// Takes what a write of ours returned, so that the next reconcile need not wait for the watch.
+    /// Takes what a write of ours returned, so that the next reconcile need not wait for the watch. The watch may have
+    /// been faster and brought something newer, which stays: it will not be told again.
     pub(crate) fn put(&self, object: K) {
         let name = name_of(&object);
-        self.state.write().entries.insert(name, Arc::new(object));
+        let mut state = self.state.write();
+        if state.entries.get(&name).is_none_or(|known| is_newer(&object, known.as_ref())) {
+            state.entries.insert(name, Arc::new(object));
+        }
     }
 
     /// Drops what we deleted.
@@ -187,6 +191,13 @@ where
     }
 }
 
+/// By resource versions, which are numbers that grow (Kubernetes' API concepts, comparable since 1.35 and numbers long
+/// before). Where they are not, what is known stays.
+fn is_newer<K: Resource>(object: &K, known: &K) -> bool {
+    let version = |object: &K| object.meta().resource_version.as_ref()?.parse::<u64>().ok();
+    version(object).zip(version(known)).is_some_and(|(new, old)| new > old)
+}
+
 fn name_of<K: Resource>(object: &K) -> Name {
     meta_name(object.meta())
 }
@@ -251,6 +262,17 @@ mod tests {
         cache.observe(Event::Apply(bad("a", "x")));
         assert!(cache.get("a", "x").is_some() && cache.get("a", "y").is_some());
         assert!(cache.get("a", "never-good").is_none() && cache.stands("a", "never-good"));
+    }
+
+    #[test]
+    fn the_answer_to_a_write_never_hides_what_the_watch_brought_since() {
+        let cache = Cache::default();
+        listed(&cache, vec![good("a", "x", "12")]);
+        cache.put(map("a", "x", "9"));
+        let version = || cache.get("a", "x").and_then(|map| map.metadata.resource_version.clone());
+        assert_eq!(version().as_deref(), Some("12"));
+        cache.put(map("a", "x", "13"));
+        assert_eq!(version().as_deref(), Some("13"));
     }
 
     #[test]
