@@ -36,14 +36,17 @@ def request(command):
 
 
 def raw(command):
+    received = b""
     with socket.create_connection((command["host"], command["port"]), timeout=TIMEOUT_S) as connection:
-        connection.sendall(command["bytes"].encode("latin-1"))
         connection.settimeout(10)
-        received = b""
+        try:
+            connection.sendall(command["bytes"].encode("latin-1"))
+        except OSError:
+            pass  # Refused in the middle; what was answered can still be read.
         try:
             while chunk := connection.recv(65536):
                 received += chunk
-        except TimeoutError:
+        except OSError:
             pass
     return {"text": received.decode("utf-8", "replace")}
 

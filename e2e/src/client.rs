@@ -58,12 +58,15 @@ pub fn ask(command: &Value) -> anyhow::Result<Value> {
 
 /// One request.
 pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> anyhow::Result<Answer> {
-    let answer = ask(&json!({"do": "request", "method": method, "url": url, "headers": headers, "body": body}))?;
+    let answer =
+        ask(&json!({"do": "request", "method": method, "url": url, "headers": headers, "body": body}))?;
     ensure!(answer.get("error").is_none(), "{method} {url}: {}", answer["error"]);
     let headers = answer["headers"].as_object().into_iter().flatten();
     Ok(Answer {
         status: answer["status"].as_u64().and_then(|status| status.try_into().ok()).context("no status")?,
-        headers: headers.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect(),
+        headers: headers
+            .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+            .collect(),
         body: answer["body"].as_str().unwrap_or_default().to_owned(),
     })
 }
@@ -113,7 +116,8 @@ impl Load {
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start kubectl; is it in PATH?")?;
-        let (mut input, output) = child.stdin.take().zip(child.stdout.take()).context("kubectl has no pipes")?;
+        let (mut input, output) =
+            child.stdin.take().zip(child.stdout.take()).context("kubectl has no pipes")?;
         input.write_all(command.to_string().as_bytes())?;
         drop(input);
         let mut output = BufReader::new(output);

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::client;
-use crate::kubectl::{get, helm, kubectl};
+use crate::kubectl::{get, helm, kubectl, kubectl_with};
 use crate::wait::until;
 
 /// Where the chart is installed.
@@ -48,26 +48,49 @@ pub fn tag() -> String {
     std::env::var("FUNCATRON_IMAGE_TAG").unwrap_or_else(|_| "dev".to_owned())
 }
 
+/// Where the images under test are: on the built cluster's node, or in a registry that a cluster of the user's own can
+/// pull from.
+pub fn registry() -> String {
+    std::env::var("FUNCATRON_IMAGE_REGISTRY").unwrap_or_else(|_| "localhost".to_owned())
+}
+
+/// `kubectl apply -f examples/<folder>`, as it stands; only for a registry of the user's own the image is renamed.
+pub fn apply_example(namespace: &str, folder: &str) -> anyhow::Result<()> {
+    let folder = root().join("examples").join(folder);
+    if registry() == "localhost" {
+        let path = folder.to_str().context("the example's path is not UTF-8")?;
+        kubectl(&["--namespace", namespace, "apply", "--filename", path])?;
+        return Ok(());
+    }
+    let image = format!("{}/invoice-fdk:{}", registry(), tag());
+    for entry in std::fs::read_dir(&folder)? {
+        let manifest = std::fs::read_to_string(entry?.path())?.replace("localhost/invoice-fdk:dev", &image);
+        kubectl_with(&["--namespace", namespace, "apply", "--filename", "-"], &manifest)?;
+    }
+    Ok(())
+}
+
 /// Whether the cluster was built for this run, so that its audit log can be read.
 pub fn is_built() -> bool {
     std::env::var("FUNCATRON_TEST_CLUSTER").as_deref() == Ok("built")
 }
 
 fn install() -> anyhow::Result<()> {
-    let (chart, tag) = (root().join("charts/funcatron"), tag());
+    let (chart, tag, registry) = (root().join("charts/funcatron"), tag(), registry());
     let chart = chart.to_str().context("the chart's path is not UTF-8")?;
-    let mut args: Vec<String> = ["upgrade", "--install", "funcatron", chart, "--namespace", SYSTEM, "--create-namespace"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut args: Vec<String> =
+        ["upgrade", "--install", "funcatron", chart, "--namespace", SYSTEM, "--create-namespace"]
+            .map(str::to_owned)
+            .to_vec();
     let mut set = |name: &str, value: &str| args.extend(["--set".to_owned(), format!("{name}={value}")]);
-    set("image.repository", "localhost/funcatron");
+    set("image.repository", &format!("{registry}/funcatron"));
     set("image.tag", &tag);
     for runtime in ["python", "node"] {
-        set(&format!("hosts.{runtime}.repository"), &format!("localhost/funcatron-host-{runtime}"));
+        set(&format!("hosts.{runtime}.repository"), &format!("{registry}/funcatron-host-{runtime}"));
         set(&format!("hosts.{runtime}.tag"), &tag);
     }
     set("broker.bundled.enabled", "true");
-    set("broker.bundled.image.repository", "localhost/rabbitmq");
+    set("broker.bundled.image.repository", &format!("{registry}/rabbitmq"));
     set("broker.bundled.image.tag", "4.3");
     set("gateway.hostname", GATEWAY_HOSTNAME);
     set("gateway.replicas", "2");
@@ -77,10 +100,12 @@ fn install() -> anyhow::Result<()> {
         args.extend(["--values".to_owned(), values]);
     }
     helm(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
-    for rollout in ["statefulset/funcatron-broker", "deployment/funcatron-operator", "deployment/funcatron-gateway"] {
+    for rollout in
+        ["statefulset/funcatron-broker", "deployment/funcatron-operator", "deployment/funcatron-gateway"]
+    {
         rolled_out(SYSTEM, rollout, INSTALL_WITHIN)?;
     }
-    client::start(&format!("localhost/funcatron-host-python:{tag}"))
+    client::start(&format!("{registry}/funcatron-host-python:{tag}"))
 }
 
 /// Waits until a rollout is complete; on failure tells what the pods say.
@@ -110,8 +135,10 @@ impl Drop for Namespace {
     #[allow(clippy::print_stderr, reason = "a failed test tells what its namespace held")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let events = kubectl(&["--namespace", self.0, "get", "events,pods,fns,routes.funcatron.dev,triggers"]);
-            let operator = kubectl(&["--namespace", SYSTEM, "logs", "deployment/funcatron-operator", "--tail=20"]);
+            let events =
+                kubectl(&["--namespace", self.0, "get", "events,pods,fns,routes.funcatron.dev,triggers"]);
+            let operator =
+                kubectl(&["--namespace", SYSTEM, "logs", "deployment/funcatron-operator", "--tail=20"]);
             let short: Vec<String> =
                 operator.unwrap_or_default().lines().map(|line| line.chars().take(300).collect()).collect();
             eprintln!("{}\n{}", events.unwrap_or_default(), short.join("\n"));
@@ -141,6 +168,7 @@ fn is_ready(object: &Value) -> bool {
 }
 
 fn describe(object: &Value) -> String {
-    let (kind, name) = (object["kind"].as_str().unwrap_or("?"), object["metadata"]["name"].as_str().unwrap_or("?"));
+    let (kind, name) =
+        (object["kind"].as_str().unwrap_or("?"), object["metadata"]["name"].as_str().unwrap_or("?"));
     format!("{kind} {name}: {}", object["status"]["conditions"])
 }

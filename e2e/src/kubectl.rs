@@ -30,7 +30,10 @@ pub fn get(namespace: &str, what: &[&str]) -> anyhow::Result<Value> {
 
 /// Applies manifests, as `kubectl apply --server-side` does with strict validation.
 pub fn apply(namespace: &str, manifests: &str) -> anyhow::Result<String> {
-    kubectl_with(&["--namespace", namespace, "apply", "--server-side", "--force-conflicts", "--filename", "-"], manifests)
+    kubectl_with(
+        &["--namespace", namespace, "apply", "--server-side", "--force-conflicts", "--filename", "-"],
+        manifests,
+    )
 }
 
 /// What the API server says when it refuses manifests.
@@ -47,7 +50,8 @@ pub fn condition(namespace: &str, object: &str, kind: &str) -> anyhow::Result<Co
     let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
     let observed = object.pointer("/status/observedGeneration").and_then(Value::as_i64);
     ensure!(generation == observed, "generation {generation:?}, observed {observed:?}");
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let conditions =
+        object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     let found = conditions.iter().find(|condition| condition["type"] == kind).context("no such condition")?;
     let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
     Ok(Condition { status: text("status"), reason: text("reason"), message: text("message") })
@@ -82,6 +86,8 @@ fn run(program: &str, args: &[&str], input: Option<&str>) -> anyhow::Result<Stri
         let _ = feeder.join();
     }
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{program} {}: {}\n{err}{out}", args.join(" "), output.status);
+    // A script among the arguments would hide what went wrong.
+    let line = args.join(" ").lines().next().unwrap_or_default().to_owned();
+    ensure!(output.status.success(), "{program} {line}: {}\n{err}{out}", output.status);
     Ok(out.into_owned())
 }

@@ -111,7 +111,15 @@ fn functions_that_misbehave() {
         });
     }
     assert_eq!(sick("flood").status, 200);
-    let logs = kubectl(&["--namespace", NAMESPACE, "logs", "deployment/calls-python-runners", "--container", "host"]).unwrap();
+    let logs = kubectl(&[
+        "--namespace",
+        NAMESPACE,
+        "logs",
+        "deployment/calls-python-runners",
+        "--container",
+        "host",
+    ])
+    .unwrap();
     assert!(logs.contains("secret detail of the trace"), "the trace is in the log");
 }
 
@@ -125,13 +133,18 @@ fn bodies_above_the_limit() {
     let refused = large(100_001);
     // The client may still be writing when it is refused; then its connection ends.
     assert!(refused["status"] == 413 || refused["error"].is_string(), "{refused}");
-    let chunked = format!("POST /well HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n20000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x20000));
+    let chunked = format!(
+        "POST /well HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n20000\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(0x20000)
+    );
     let answer = raw("funcatron-gateway.funcatron-system.svc", 80, &chunked).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413"), "{}", &answer[..answer.len().min(200)]);
 }
 
 fn a_client_that_leaves() {
-    let left = ask(&json!({"do": "leave", "url": format!("{GATEWAY}/sick?act=hang"), "host": HOST, "after": 0.3})).unwrap();
+    let left =
+        ask(&json!({"do": "leave", "url": format!("{GATEWAY}/sick?act=hang"), "host": HOST, "after": 0.3}))
+            .unwrap();
     assert_eq!(left["left"], true);
     assert_eq!(http_get(&format!("{GATEWAY}/well"), HOST).unwrap().status, 200);
     until("the Fn answers the next caller", Duration::from_secs(15), || {
@@ -145,15 +158,20 @@ fn malformed_http() {
         ("GET /well HTTP/1.1\r\n\r\n", "400"),
         ("GET /well HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", "400"),
         ("NONSENSE\r\n\r\n", "400"),
-        ("POST /well HTTP/1.1\r\nHost: calls.example.com\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n", "400"),
-        ("POST /well HTTP/1.1\r\nHost: calls.example.com\r\nContent-Length: 5\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello", "400"),
+        (
+            "POST /well HTTP/1.1\r\nHost: calls.example.com\r\nContent-Length: 5\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello",
+            "400",
+        ),
         ("GET /well/../well HTTP/1.1\r\nHost: calls.example.com\r\nConnection: close\r\n\r\n", "404"),
     ];
     for (bytes, status) in cases {
         let answer = raw("funcatron-gateway.funcatron-system.svc", 80, bytes).unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{bytes:?} was answered {answer:?}");
     }
-    let huge = format!("GET /well HTTP/1.1\r\nHost: {HOST}\r\nX: {}\r\nConnection: close\r\n\r\n", "x".repeat(200_000));
+    let huge = format!(
+        "GET /well HTTP/1.1\r\nHost: {HOST}\r\nX: {}\r\nConnection: close\r\n\r\n",
+        "x".repeat(200_000)
+    );
     let answer = raw("funcatron-gateway.funcatron-system.svc", 80, &huge).unwrap();
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer:?}");
     assert_eq!(request("GET", &format!("{GATEWAY}/well"), &[("Host", HOST)], "").unwrap().status, 200);

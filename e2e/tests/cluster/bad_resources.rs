@@ -58,17 +58,30 @@ fn the_api_server_refuses_what_breaks_the_schema_and_names_it() {
     let source = "source: {inline: x}";
     let cases: Vec<(String, &[&str])> = vec![
         (object("Fn", "a", "{app: x, image: a/b:1, imge: y}"), &["imge"]),
-        (object("Fn", "a", &format!("{{app: x, runtime: python, image: a/b:1, {source}}}")), &["image", "runtime"]),
+        (
+            object("Fn", "a", &format!("{{app: x, runtime: python, image: a/b:1, {source}}}")),
+            &["image", "runtime"],
+        ),
         (object("Fn", "a", "{app: x}"), &["image", "runtime"]),
         (object("Fn", "a", "{app: x, runtime: python}"), &["source"]),
-        (object("Fn", "a", &format!("{{app: x, runtime: python, {source}, scale: {{replicas: 2}}}}")), &["scale"]),
+        (
+            object("Fn", "a", &format!("{{app: x, runtime: python, {source}, scale: {{replicas: 2}}}}")),
+            &["scale"],
+        ),
         (object("Fn", "a", &format!("{{app: x, runtime: python, {source}, timeout: soon}}")), &["timeout"]),
-        (object("Fn", "a", &format!("{{app: x, runtime: python, {source}, concurrency: 0}}")), &["concurrency"]),
+        (
+            object("Fn", "a", &format!("{{app: x, runtime: python, {source}, concurrency: 0}}")),
+            &["concurrency"],
+        ),
         (object("Fn", "a", &format!("{{app: other/x, runtime: python, {source}}}")), &["app"]),
         (object("Route", "a", "{app: x}"), &["openapi", "rules"]),
         (object("Route", "a", "{app: x, hostnames: ['*'], rules: [{backends: [{fn: a}]}]}"), &["hostnames"]),
         (
-            object("Route", "a", "{app: x, rules: [{matches: [{path: {type: Regex, value: /a}}], backends: [{fn: a}]}]}"),
+            object(
+                "Route",
+                "a",
+                "{app: x, rules: [{matches: [{path: {type: Regex, value: /a}}], backends: [{fn: a}]}]}",
+            ),
             &["type", "Exact", "PathPrefix"],
         ),
         (object("Trigger", "a", "{app: x, fn: a}"), &["queue", "http"]),
@@ -83,7 +96,11 @@ fn the_api_server_refuses_what_breaks_the_schema_and_names_it() {
     }
     let large = format!("{{app: x, runtime: python, source: {{inline: \"{}\"}}}}", "x".repeat(300 * 1024));
     let refused = refusal(NAMESPACE, &object("Fn", "large", &large)).unwrap();
-    assert!(refused.contains("spec.source.inline") && refused.contains("262144"), "{}", &refused[refused.len().saturating_sub(500)..]);
+    assert!(
+        refused.contains("spec.source.inline") && refused.contains("262144"),
+        "{}",
+        &refused[refused.len().saturating_sub(500)..]
+    );
 }
 
 #[test]
@@ -98,13 +115,23 @@ fn what_names_something_missing_says_so_and_the_others_serve() {
     let bad = [
         object("Fn", "stray", &format!("{{app: nobody, runtime: python, {source}}}")),
         object("Fn", "cobol", &format!("{{app: bad, runtime: cobol, {source}}}")),
-        object("Fn", "files", "{app: bad, runtime: python, source: {files: {configMapRef: {name: no-such-map}}}}"),
+        object(
+            "Fn",
+            "files",
+            "{app: bad, runtime: python, source: {files: {configMapRef: {name: no-such-map}}}}",
+        ),
         object(
             "Fn",
             "keyless",
-            &format!("{{app: bad, runtime: python, {source}, env: [{{name: A, valueFrom: {{secretKeyRef: {{name: no-such-secret, key: k}}}}}}]}}"),
+            &format!(
+                "{{app: bad, runtime: python, {source}, env: [{{name: A, valueFrom: {{secretKeyRef: {{name: no-such-secret, key: k}}}}}}]}}"
+            ),
         ),
-        object("Route", "to-nobody", "{app: bad, hostnames: [nobody.example.com], rules: [{backends: [{fn: no-such-fn}]}]}"),
+        object(
+            "Route",
+            "to-nobody",
+            "{app: bad, hostnames: [nobody.example.com], rules: [{backends: [{fn: no-such-fn}]}]}",
+        ),
         object("Trigger", "to-nobody", "{app: bad, fn: no-such-fn, http: {source: /x}}"),
     ];
     apply(NAMESPACE, &bad.join("---\n")).unwrap();

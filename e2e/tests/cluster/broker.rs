@@ -14,7 +14,8 @@ const MANAGEMENT: &str = "http://funcatron-broker.funcatron-system.svc:15672";
 pub(crate) fn installation() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| {
-        let uid = kubectl(&["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]).unwrap();
+        let uid =
+            kubectl(&["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]).unwrap();
         uid.chars().take(8).collect()
     })
 }
@@ -49,7 +50,12 @@ fn management(method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<
     let credentials = format!("{}:{}", decoded(&field("user"))?, decoded(&field("password"))?);
     let authorization = format!("Basic {}", encoded(&credentials));
     let headers = [("Authorization", authorization.as_str()), ("Content-Type", "application/json")];
-    client::request(method, &format!("{MANAGEMENT}{path}"), &headers, &body.map(Value::to_string).unwrap_or_default())
+    client::request(
+        method,
+        &format!("{MANAGEMENT}{path}"),
+        &headers,
+        &body.map(Value::to_string).unwrap_or_default(),
+    )
 }
 
 fn named<'a>(list: &'a Value, prefix: &str) -> impl Iterator<Item = &'a Value> {

@@ -62,7 +62,8 @@ fn restarts(pod: &str) -> anyhow::Result<u64> {
 
 /// The runner is the container's first process, which no signal from inside its namespace kills: its node does.
 fn kill_runner(pod: &str) -> anyhow::Result<()> {
-    let uid = get(NAMESPACE, &[&format!("pod/{pod}")])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let uid =
+        get(NAMESPACE, &[&format!("pod/{pod}")])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let folder = entry.path();
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
@@ -79,7 +80,8 @@ fn kill_runner(pod: &str) -> anyhow::Result<()> {
 
 fn under_load(method: &str, runners: &[String]) -> LoadResult {
     let url = format!("{GATEWAY}/");
-    let load = Load::start(&LoadPlan { method, url: &url, host: HOST, rate: 40, seconds: 20, body: "{n}" }).unwrap();
+    let load =
+        Load::start(&LoadPlan { method, url: &url, host: HOST, rate: 40, seconds: 20, body: "{n}" }).unwrap();
     for pod in runners {
         let before = restarts(pod).unwrap();
         until("calls are under way", Duration::from_secs(5), || {
@@ -89,7 +91,14 @@ fn under_load(method: &str, runners: &[String]) -> LoadResult {
         kill_runner(pod).unwrap();
         until("the killed runner is back", Duration::from_secs(30), || {
             ensure!(restarts(pod)? > before, "not restarted");
-            kubectl(&["--namespace", NAMESPACE, "wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=1s"])
+            kubectl(&[
+                "--namespace",
+                NAMESPACE,
+                "wait",
+                "--for=condition=Ready",
+                &format!("pod/{pod}"),
+                "--timeout=1s",
+            ])
         });
     }
     load.finish().unwrap()
@@ -99,7 +108,18 @@ fn under_load(method: &str, runners: &[String]) -> LoadResult {
 fn runs() -> anyhow::Result<Vec<String>> {
     let mut all = Vec::new();
     for pod in pods()? {
-        let cat = ["--namespace", NAMESPACE, "exec", &pod, "--container", "host", "--", "sh", "-c", "cat /tmp/runs || true"];
+        let cat = [
+            "--namespace",
+            NAMESPACE,
+            "exec",
+            &pod,
+            "--container",
+            "host",
+            "--",
+            "sh",
+            "-c",
+            "cat /tmp/runs || true",
+        ];
         all.extend(kubectl(&cat)?.lines().map(str::to_owned));
     }
     Ok(all)
@@ -108,7 +128,9 @@ fn runs() -> anyhow::Result<Vec<String>> {
 #[test]
 fn a_killed_runner_loses_no_idempotent_call_and_runs_no_other_twice() {
     if !cluster::is_built() {
-        println!("not run: runners of a cluster of your own cannot be killed from here; the built cluster runs it");
+        println!(
+            "not run: runners of a cluster of your own cannot be killed from here; the built cluster runs it"
+        );
         return;
     }
     cluster::ready();

@@ -60,11 +60,13 @@ fn deleting_an_app_leaves_nothing_and_its_sibling_serves_on() {
 
     let url = format!("{INTERNAL}/invoke/{NAMESPACE}/staying-fn");
     let host = "funcatron-internal.funcatron-system.svc";
-    let sibling = Load::start(&LoadPlan { method: "POST", url: &url, host, rate: 10, seconds: 20, body: "" }).unwrap();
+    let sibling =
+        Load::start(&LoadPlan { method: "POST", url: &url, host, rate: 10, seconds: 20, body: "" }).unwrap();
     kubectl(&["--namespace", NAMESPACE, "delete", "apps.funcatron.dev", "going", "--timeout=60s"]).unwrap();
     until("nothing of the App is left", Duration::from_secs(60), || {
         let selector = "--selector=funcatron.dev/app=going";
-        let mine = names(&get(NAMESPACE, &["deployments,pods,secrets,networkpolicies,configmaps", selector])?);
+        let mine =
+            names(&get(NAMESPACE, &["deployments,pods,secrets,networkpolicies,configmaps", selector])?);
         ensure!(mine.is_empty(), "in its namespace: {mine:?}");
         let selector = format!("{selector},funcatron.dev/namespace={NAMESPACE}");
         let tables = names(&get(SYSTEM, &["configmaps", &selector])?);

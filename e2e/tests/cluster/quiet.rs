@@ -37,13 +37,14 @@ fn leader() -> anyhow::Result<String> {
 fn a_restarted_operator_writes_nothing_on_an_unchanged_cluster() {
     const NAMESPACE: &str = "e2e-quiet";
     let Some(log) = std::env::var("FUNCATRON_AUDIT_LOG").ok().filter(|_| cluster::is_built()) else {
-        println!("not run: this cluster's audit log cannot be read (a cluster of your own); the built cluster runs it");
+        println!(
+            "not run: this cluster's audit log cannot be read (a cluster of your own); the built cluster runs it"
+        );
         return;
     };
     cluster::ready();
     let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
-    let folder = cluster::root().join("examples/shop");
-    kubectl(&["--namespace", NAMESPACE, "apply", "--filename", folder.to_str().unwrap()]).unwrap();
+    cluster::apply_example(NAMESPACE, "shop").unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(60));
     let before = until("the operator has settled", Duration::from_secs(90), || {
         let first = writes(&log)?;

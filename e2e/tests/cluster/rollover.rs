@@ -50,7 +50,8 @@ fn a_change_under_load_fails_no_request() {
     let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, &answers(HOST, "one")).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
-    let plan = LoadPlan { method: "GET", url: &format!("{GATEWAY}/"), host: HOST, rate: 50, seconds: 30, body: "" };
+    let plan =
+        LoadPlan { method: "GET", url: &format!("{GATEWAY}/"), host: HOST, rate: 50, seconds: 30, body: "" };
     let load = Load::start(&plan).unwrap();
     for version in ["two", "three"] {
         apply(NAMESPACE, &answers(HOST, version)).unwrap();
@@ -61,7 +62,10 @@ fn a_change_under_load_fails_no_request() {
         });
     }
     let result = load.finish().unwrap();
-    println!("rollover: {:?} in all, slowest {:.0} ms, {:?}", result.statuses, result.longest_ms, result.bodies);
+    println!(
+        "rollover: {:?} in all, slowest {:.0} ms, {:?}",
+        result.statuses, result.longest_ms, result.bodies
+    );
     assert_eq!(result.count("200"), 1500, "{result:?}");
     for version in ["one", "two", "three"] {
         assert!(result.bodies.contains_key(version), "{version} served during the load: {result:?}");
@@ -76,7 +80,8 @@ fn a_handler_that_fails_to_import_never_takes_traffic() {
     let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
     apply(NAMESPACE, &answers(HOST, "good")).unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
-    let plan = LoadPlan { method: "GET", url: &format!("{GATEWAY}/"), host: HOST, rate: 20, seconds: 15, body: "" };
+    let plan =
+        LoadPlan { method: "GET", url: &format!("{GATEWAY}/"), host: HOST, rate: 20, seconds: 15, body: "" };
     let load = Load::start(&plan).unwrap();
     apply(NAMESPACE, &manifests(HOST, "import no_such_module")).unwrap();
     let ready = until("Ready says why", Duration::from_secs(30), || {

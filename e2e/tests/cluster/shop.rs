@@ -17,9 +17,8 @@ const HOST: &str = "shop.example.com";
 fn the_shop_answers_every_way_in() {
     cluster::ready();
     let _namespace = cluster::Namespace::fresh(NAMESPACE).unwrap();
-    let folder = cluster::root().join("examples/shop");
     let began = Instant::now();
-    kubectl(&["--namespace", NAMESPACE, "apply", "--filename", folder.to_str().unwrap()]).unwrap();
+    cluster::apply_example(NAMESPACE, "shop").unwrap();
     cluster::all_ready(NAMESPACE, Duration::from_secs(30));
     println!("every object of examples/shop Ready after {:.1} s", began.elapsed().as_secs_f64());
 
@@ -45,7 +44,9 @@ fn an_openapi_route_reaches_python_node_and_an_image() {
     assert_eq!(http_get(&format!("{GATEWAY}/v1/orders/x"), HOST).unwrap().status, 404);
 
     let headers = [("Host", HOST), ("Content-Type", "application/json")];
-    let invoice = request("POST", &format!("{GATEWAY}/v1/invoices"), &headers, r#"{"customer":"ada","total":10}"#).unwrap();
+    let invoice =
+        request("POST", &format!("{GATEWAY}/v1/invoices"), &headers, r#"{"customer":"ada","total":10}"#)
+            .unwrap();
     assert_eq!(invoice.status, 200, "{invoice:?}");
     assert_eq!(invoice.json().unwrap()["greeting"], "hello", "{invoice:?}");
 
@@ -75,9 +76,19 @@ fn a_queue_trigger_runs_and_dead_letters() {
     let names = format!("{}.{NAMESPACE}.shop", broker::installation());
     let exchange = format!("{names}.x.payments");
     assert!(broker::publish(&exchange, "paid.card", r#"{"amount": 5}"#).unwrap(), "a queue takes it");
-    assert!(!broker::publish(&exchange, "refused.card", r#"{"amount": 5}"#).unwrap(), "the key does not match");
+    assert!(
+        !broker::publish(&exchange, "refused.card", r#"{"amount": 5}"#).unwrap(),
+        "the key does not match"
+    );
     until("the event ran and is acknowledged", Duration::from_secs(20), || {
-        let logs = kubectl(&["--namespace", NAMESPACE, "logs", "deployment/shop-python-runners", "--container", "host"])?;
+        let logs = kubectl(&[
+            "--namespace",
+            NAMESPACE,
+            "logs",
+            "deployment/shop-python-runners",
+            "--container",
+            "host",
+        ])?;
         ensure!(logs.contains("paid: 5"), "{logs}");
         let durable = broker::queues(&format!("{names}.fn.on-paid"))?;
         ensure!(durable == [(format!("{names}.fn.on-paid"), 0)], "{durable:?}");
@@ -91,7 +102,9 @@ fn a_queue_trigger_runs_and_dead_letters() {
         ensure!(counted == 1, "status.deadLetters is {counted}");
         Ok(())
     });
-    let logs = kubectl(&["--namespace", NAMESPACE, "logs", "deployment/shop-python-runners", "--container", "host"]).unwrap();
+    let logs =
+        kubectl(&["--namespace", NAMESPACE, "logs", "deployment/shop-python-runners", "--container", "host"])
+            .unwrap();
     assert_eq!(logs.matches("ValueError: a payment cannot be negative").count(), 4, "four attempts:\n{logs}");
 }
 

@@ -10,7 +10,7 @@ use e2e::cluster::{self, INTERNAL, SYSTEM};
 use e2e::kubectl::{apply, get, kubectl};
 use e2e::wait::until;
 use funcatron_broker::amqp::AmqpConnector;
-use funcatron_broker::link::{ConsumeOptions, Connector as _, Link, LinkError, Target};
+use funcatron_broker::link::{Connector as _, ConsumeOptions, Link, LinkError, Target};
 use funcatron_broker::message::{CallId, Outcome, Reply};
 use funcatron_broker::names::{AppNames, Installation, QueueName};
 
@@ -63,7 +63,8 @@ impl Forward {
     fn start() -> anyhow::Result<Self> {
         let port = format!("{}:5672", Self::PORT);
         let args = ["--namespace", SYSTEM, "port-forward", "service/funcatron-broker", &port];
-        let child = Command::new("kubectl").args(args).stdout(Stdio::null()).spawn().context("port-forward")?;
+        let child =
+            Command::new("kubectl").args(args).stdout(Stdio::null()).spawn().context("port-forward")?;
         until("the broker's port is forwarded", Duration::from_secs(20), || {
             std::net::TcpStream::connect(("127.0.0.1", Self::PORT)).map(drop)
         });
@@ -117,9 +118,15 @@ async fn queues_are_refused(victim: &AppNames) {
         let link = link_as_thief().await.unwrap();
         let options = ConsumeOptions { prefetch: 1, exclusive: false, no_ack: false };
         let consumed = link.consume(&queue, options).await;
-        assert!(matches!(consumed, Err(LinkError::Refused { .. } | LinkError::Locked { .. })), "{queue}: {consumed:?}");
+        assert!(
+            matches!(consumed, Err(LinkError::Refused { .. } | LinkError::Locked { .. })),
+            "{queue}: {consumed:?}"
+        );
         let deleted = link.delete_queue(&queue, false).await;
-        assert!(matches!(deleted, Err(LinkError::Refused { .. } | LinkError::Locked { .. })), "{queue}: {deleted:?}");
+        assert!(
+            matches!(deleted, Err(LinkError::Refused { .. } | LinkError::Locked { .. })),
+            "{queue}: {deleted:?}"
+        );
         let put = funcatron_broker::envelope::Envelope::default();
         let published = link.publish_confirmed(Target::queue(&queue), put, true).await;
         assert!(published.is_err(), "{queue}: {published:?}");
@@ -130,9 +137,17 @@ async fn queues_are_refused(victim: &AppNames) {
 async fn forged_replies_are_dropped(installation: &Installation, victim: &AppNames) {
     let url = format!("{INTERNAL}/invoke/{NAMESPACE}/slow");
     let host = "funcatron-internal.funcatron-system.svc";
-    let call = Load::start(&LoadPlan { method: "POST", url: &url, host, rate: 1, seconds: 1, body: "" }).unwrap();
+    let call =
+        Load::start(&LoadPlan { method: "POST", url: &url, host, rate: 1, seconds: 1, body: "" }).unwrap();
     let id: CallId = until("the victim runs", Duration::from_secs(10), || {
-        let logs = kubectl(&["--namespace", NAMESPACE, "logs", "deployment/victim-python-runners", "--container", "host"])?;
+        let logs = kubectl(&[
+            "--namespace",
+            NAMESPACE,
+            "logs",
+            "deployment/victim-python-runners",
+            "--container",
+            "host",
+        ])?;
         let (_, rest) = logs.rsplit_once("call-id=").context("no call yet")?;
         rest.get(..36).context("no whole id")?.parse().context("no id")
     });
@@ -142,13 +157,25 @@ async fn forged_replies_are_dropped(installation: &Installation, victim: &AppNam
     for user in [None, Some(thief.as_str())] {
         let link = link_as_thief().await.unwrap();
         for (queue, _) in &gateways {
-            link.publish(Target::exchange(&installation.reply_exchange(), queue), forged(id, user).unwrap(), false).await.unwrap();
+            link.publish(
+                Target::exchange(&installation.reply_exchange(), queue),
+                forged(id, user).unwrap(),
+                false,
+            )
+            .await
+            .unwrap();
         }
         link.close().await;
     }
     let link = link_as_thief().await.unwrap();
     let target = installation.reply_exchange();
-    let posed = link.publish_confirmed(Target::exchange(&target, &gateways[0].0), forged(id, Some(victim.user())).unwrap(), false).await;
+    let posed = link
+        .publish_confirmed(
+            Target::exchange(&target, &gateways[0].0),
+            forged(id, Some(victim.user())).unwrap(),
+            false,
+        )
+        .await;
     assert!(posed.is_err(), "the broker checks who sets the victim's user-id: {posed:?}");
     let answer = call.finish().unwrap();
     assert_eq!(answer.bodies.keys().collect::<Vec<_>>(), ["the truth"], "{answer:?}");
@@ -157,7 +184,11 @@ async fn forged_replies_are_dropped(installation: &Installation, victim: &AppNam
         let mut forged = 0.0;
         for pod in pods["items"].as_array().into_iter().flatten() {
             let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-            let metrics = kubectl(&["get", "--raw", &format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:9090/proxy/metrics")])?;
+            let metrics = kubectl(&[
+                "get",
+                "--raw",
+                &format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:9090/proxy/metrics"),
+            ])?;
             forged += metrics
                 .lines()
                 .filter(|line| line.contains("forged") && !line.starts_with('#'))
