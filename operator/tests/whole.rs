@@ -5,7 +5,9 @@
 
 mod fake;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use fake::api::Api;
@@ -47,7 +49,18 @@ struct Running {
 
 impl World {
     async fn new() -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let _ = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_env_filter("funcatron_operator=debug")
+            .try_init();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // An address of its own: no outgoing connection can take the port while the operator restarts.
+        static WORLDS: AtomicU8 = AtomicU8::new(2);
+        let free = std::net::TcpListener::bind((
+            Ipv4Addr::new(127, 0, 77, WORLDS.fetch_add(1, Ordering::Relaxed)),
+            0,
+        ));
+        let free = free.unwrap();
         let ops = free.local_addr().unwrap();
         Self {
             api: Api::start().await,
@@ -176,7 +189,6 @@ fn python(source: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_and_its_fn_come_up_survive_a_restart_without_a_write_and_go() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let world = World::new().await;
     world.api.put(APPS, "team-a", "shop", json!({}));
     world.api.put(FNS, "team-a", "hello", python("def handler(c, d): return 1"));
@@ -230,7 +242,6 @@ async fn an_app_and_its_fn_come_up_survive_a_restart_without_a_write_and_go() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_does_not_load_leaves_the_last_good_revision_serving() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let world = World::new().await;
     world.api.put(APPS, "team-a", "shop", json!({}));
     world.api.put(FNS, "team-a", "hello", python("good"));

@@ -274,7 +274,7 @@ fn write(api: &Api, method: &Method, asked: &Asked, body: &[u8], merge: bool) ->
         return Json(object).into_response();
     }
     let old = store.objects.get(&place).cloned();
-    if asked.status && old.is_none() {
+    if (asked.status || merge) && old.is_none() {
         return missing();
     }
     let mut object = old.unwrap_or_else(|| fresh(&place));
