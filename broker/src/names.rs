@@ -112,7 +112,10 @@ fn label<'a>(part: &'static str, value: &'a str) -> Result<&'a str, NameError> {
 
 /// One installation's id, the first part of every name: several may share a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Installation(String);
+pub struct Installation {
+    id: String,
+    shared_user: Option<String>,
+}
 
 impl Installation {
     /// Takes 1 to 20 characters of a-z, 0-9 and `-`; `amq` is the broker's own.
@@ -120,40 +123,47 @@ impl Installation {
         let fits = (1..=INSTALLATION_BYTES_MAX).contains(&id.len());
         let plain = id.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
         if fits && plain && id != RESERVED {
-            return Ok(Self(id.to_owned()));
+            return Ok(Self { id: id.to_owned(), shared_user: None });
         }
         Err(NameError::Installation(id.to_owned()))
     }
 
+    /// Every App logs in as this one user of the broker, as `dev` does: there, the user's own is all there is.
+    /// On a cluster each App has a user of its own, so that one cannot read another's calls.
+    #[must_use]
+    pub fn shared_by(self, user: impl Into<String>) -> Self {
+        Self { shared_user: Some(user.into()), ..self }
+    }
+
     /// The id itself.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.id
     }
 
     /// What every name of this installation begins with.
     pub fn prefix(&self) -> String {
-        format!("{}.", self.0)
+        format!("{}.", self.id)
     }
 
     /// The direct exchange through which runners answer; key = the gateway's reply queue.
     pub fn reply_exchange(&self) -> ExchangeName {
-        ExchangeName(format!("{}.replies", self.0))
+        ExchangeName(format!("{}.replies", self.id))
     }
 
     /// A gateway connection's own reply queue; `suffix` is fresh at each reconnect.
     pub fn gateway_queue(&self, suffix: &str) -> Result<QueueName, NameError> {
-        Ok(QueueName(format!("{}.gw.{}", self.0, label("suffix", suffix)?)))
+        Ok(QueueName(format!("{}.gw.{}", self.id, label("suffix", suffix)?)))
     }
 
     /// Where runners' reports wait for the operator.
     pub fn reports_queue(&self) -> QueueName {
-        QueueName(format!("{}.reports", self.0))
+        QueueName(format!("{}.reports", self.id))
     }
 }
 
 impl fmt::Display for Installation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.id)
     }
 }
 
@@ -189,7 +199,7 @@ impl AppNames {
 
     /// The broker user that the App's runners log in as, and set as `user-id`.
     pub fn user(&self) -> &str {
-        &self.prefix
+        self.installation.shared_user.as_deref().unwrap_or(&self.prefix)
     }
 
     /// Calls for one revision.

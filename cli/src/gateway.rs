@@ -10,7 +10,9 @@ use clap::Args;
 use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::names::Installation;
 use funcatron_crds::SigningKey;
-use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, KubernetesBundles, Limits, TableStore, watch_tables};
+use funcatron_gateway::{
+    Gateway, GatewayConfig, HostPolicy, KubernetesBundles, Limits, TableStore, watch_tables,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A fifth of the volume that the chart gives: files being written come on top.
@@ -90,7 +92,6 @@ pub(crate) async fn run(args: GatewayArgs, shutdown: CancellationToken) -> anyho
         ..Limits::default()
     };
     let config = GatewayConfig {
-        installation: installation.as_str().to_owned(),
         public: args.public,
         internal: args.internal,
         ops: common.ops,

@@ -51,6 +51,7 @@ async fn main() -> ExitCode {
         tracing::debug!("a TLS provider is installed already");
     }
     let shutdown = signals::shutdown();
+    let at_a_terminal = matches!(cli.mode, Mode::Dev(_));
     let done = match cli.mode {
         Mode::Dev(args) => Box::pin(dev::run(args, shutdown)).await,
         Mode::Operator(args) => Box::pin(operator::run(args, shutdown)).await,
@@ -61,18 +62,57 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            if at_a_terminal {
+                dev::show_end(&error);
+            } else {
+                tracing::error!("{error:#}");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
 fn start_logging(cli: &Cli) {
-    let default = if matches!(cli.mode, Mode::Dev(_)) { "warn" } else { "info" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // What runners report, `dev` shows in its own words.
+    let default =
+        if matches!(cli.mode, Mode::Dev(_)) { "warn,funcatron_runner::session=error" } else { "info" };
+    let filter = log_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref(), default);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match cli.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// What RUST_LOG asks for, or the default. The AMQP client writes whole messages into its warnings, callers' bodies
+/// among them, and calls each refusal that we expect and handle an error: it speaks only when asked by name.
+fn log_filter(asked: Option<&str>, default: &str) -> EnvFilter {
+    let asked =
+        asked.filter(|asked| EnvFilter::try_new(asked).is_ok_and(|filter| !filter.to_string().is_empty()));
+    match asked {
+        Some(asked) if asked.contains("lapin") => EnvFilter::new(asked),
+        Some(asked) => EnvFilter::new(format!("{asked},lapin=off")),
+        None => EnvFilter::new(format!("{default},lapin=off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_amqp_client_is_silent_unless_asked_by_name() {
+        let filter = |asked| log_filter(asked, "info").to_string();
+        assert_eq!(filter(None), "lapin=off,info");
+        assert_eq!(filter(Some("debug")), "lapin=off,debug");
+        assert_eq!(filter(Some("warn,lapin=debug")), "lapin=debug,warn");
+        assert_eq!(filter(Some("=no=filter=")), "lapin=off,info");
+        assert_eq!(filter(Some("")), "lapin=off,info");
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
     }
 }

@@ -82,7 +82,8 @@ pub(crate) async fn run(args: OperatorArgs, shutdown: CancellationToken) -> anyh
 
 fn host_images(given: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     let pairs = given.iter().filter(|pair| !pair.is_empty()).map(|pair| {
-        let (runtime, image) = pair.split_once('=').with_context(|| format!("{pair:?} is not RUNTIME=IMAGE"))?;
+        let (runtime, image) =
+            pair.split_once('=').with_context(|| format!("{pair:?} is not RUNTIME=IMAGE"))?;
         Ok((runtime.to_owned(), image.to_owned()))
     });
     pairs.collect()

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use funcatron_broker::amqp::AmqpConnector;
+use funcatron_broker::names::Installation;
 use funcatron_runner::{Mode, RunnerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +102,7 @@ fn config(args: RunnerArgs) -> anyhow::Result<RunnerConfig> {
         _ => None.context("set either FUNCATRON_RUNTIME, or FUNCATRON_FN and FUNCATRON_REVISION")?,
     };
     Ok(RunnerConfig {
-        installation: args.installation,
+        installation: Installation::parse(&args.installation)?,
         namespace: args.namespace,
         app: args.app,
         runner_name: args.runner,

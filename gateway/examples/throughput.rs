@@ -131,7 +131,6 @@ async fn start_runner(connector: Arc<dyn Connector>) {
 async fn start_gateway(connector: Arc<dyn Connector>) -> SocketAddr {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = GatewayConfig {
-        installation: installation().to_string(),
         public: any,
         internal: any,
         ops: any,

@@ -9,8 +9,6 @@ use funcatron_routing::OwnHost;
 /// Everything a gateway is told at its start.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// The installation's id, first part of every broker name.
-    pub installation: String,
     /// Routes and HTTP triggers. Port 0 lets the kernel choose.
     pub public: SocketAddr,
     /// `/invoke` and `/bundles`, for the cluster's inside only.

@@ -78,7 +78,7 @@ fn start_runner(
     shutdown: CancellationToken,
 ) -> Result<(u64, std::thread::JoinHandle<()>), AnyError> {
     let config = RunnerConfig {
-        installation: "bench".into(),
+        installation: Installation::parse("bench")?,
         namespace: "team".into(),
         app: "shop".into(),
         runner_name: "runner".into(),

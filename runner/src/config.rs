@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use funcatron_broker::names::Installation;
+
 /// A runner of one App.
 #[derive(Debug, Clone)]
 pub struct RunnerConfig {
-    /// The installation's id, the first part of every broker name.
-    pub installation: String,
+    /// The installation, the first part of every broker name.
+    pub installation: Installation,
     /// The App's namespace.
     pub namespace: String,
     /// The App.

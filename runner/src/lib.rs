@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use funcatron_broker::link::Connector;
-use funcatron_broker::names::{AppNames, Installation, NameError};
+use funcatron_broker::names::{AppNames, NameError};
 use funcatron_crds::{CONCURRENCY_MAX, RevisionError, RevisionName};
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +72,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunnerError> {
     let RunnerConfig { installation, namespace, app, runner_name, mode, ready_file, drain } = config;
-    let names = AppNames::new(&Installation::parse(&installation)?, &namespace, &app)?;
+    let names = AppNames::new(&installation, &namespace, &app)?;
     let replies = names.installation().reply_exchange();
     let identity = Arc::new(Identity { names, namespace, app, runner: runner_name, replies });
     let ready_file = ReadyFile::new(ready_file);

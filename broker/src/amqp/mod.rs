@@ -56,6 +56,12 @@ impl AmqpConnector {
         Self { address, name: name.into() }
     }
 
+    /// The user that the address names, as the broker knows it; why not, where the address cannot be read.
+    pub fn user(&self) -> Result<&str, ConnectError> {
+        let address = self.address.as_ref().map_err(|why| ConnectError::Address(why.clone()))?;
+        Ok(&address.authority.userinfo.username)
+    }
+
     /// Opens a bare connection.
     async fn open(&self, purpose: &str) -> Result<Connection, ConnectError> {
         let address = self.address.clone().map_err(ConnectError::Address)?;

@@ -182,3 +182,11 @@ fn a_name_is_read_back_as_what_it_is() {
     assert_eq!(Meaning::of_user(&installation, "guest"), None);
     assert_eq!(Meaning::of_user(&installation, "inst.a.b.c"), None);
 }
+
+#[test]
+fn apps_of_a_shared_broker_user_keep_their_names_and_sign_as_that_user() {
+    let shared = Installation::parse("dev-00c0ffee").unwrap().shared_by("funcatron");
+    let names = AppNames::new(&shared, "default", "shop").unwrap();
+    assert_eq!(names.user(), "funcatron");
+    assert_eq!(names.cancel_exchange().as_str(), "dev-00c0ffee.default.shop.cancel");
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use funcatron_broker::link::{ConsumeOptions, Consumer, Deleted, Event, Link, LinkError, Target};
+use funcatron_broker::link::{ConsumeOptions, Consumer, Event, Link, LinkError, Target};
 use funcatron_broker::message::{Report, Wake, WakeKind};
 use funcatron_broker::names::{AppNames, BindingKey, Installation, NameError};
 use funcatron_broker::topology;
@@ -15,9 +15,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::declared::Declared;
 use super::fleet::{Fleet, Notice, WakeOrder};
 use super::manifests::Key;
-use super::plan::{BindingPlan, Broken, Plan};
+use super::plan::{AppPlan, BindingPlan, Broken, Plan};
 use super::runners::{Ensured, Runners};
 
 /// How often due wakes and retired queues are looked for.
@@ -52,11 +53,15 @@ pub(crate) struct Control {
     fleet: Fleet,
     plan: Plan,
     plans: mpsc::Receiver<Plan>,
-    words: mpsc::UnboundedSender<Word>,
+    words: mpsc::Sender<Word>,
+    declared: Declared,
+    adopted: bool,
     settled: bool,
+    /// Routes that are in the gateway's tables, and those whose tables of this plan are not there yet.
     routes: BTreeSet<Key>,
+    waiting_routes: BTreeSet<Key>,
     apps: BTreeSet<Key>,
-    bindings: BTreeMap<Key, BTreeSet<BindingPlan>>,
+    bindings: BTreeMap<Key, (AppNames, BTreeSet<BindingPlan>)>,
 }
 
 /// Why the broker does not hold what it should.
@@ -74,7 +79,7 @@ impl Control {
         gateway: Gateway,
         runners: Runners,
         plans: mpsc::Receiver<Plan>,
-        words: mpsc::UnboundedSender<Word>,
+        words: mpsc::Sender<Word>,
     ) -> Self {
         Self {
             installation,
@@ -84,8 +89,11 @@ impl Control {
             plan: Plan::default(),
             plans,
             words,
+            declared: Declared::default(),
+            adopted: false,
             settled: false,
             routes: BTreeSet::new(),
+            waiting_routes: BTreeSet::new(),
             apps: BTreeSet::new(),
             bindings: BTreeMap::new(),
         }
@@ -96,7 +104,9 @@ impl Control {
         let link = link.as_ref();
         let mut reports = match self.begin(link).await {
             Ok(reports) => reports,
-            Err(error) => return self.say(Word::Problem(format!("the broker does not take our topology: {error}"))),
+            Err(error) => {
+                return self.say(Word::Problem(format!("the broker does not take our topology: {error}")));
+            }
         };
         let mut ticks = tokio::time::interval(TICK);
         loop {
@@ -112,31 +122,40 @@ impl Control {
         }
     }
 
-    /// Lets running calls finish and ends the runners.
-    pub(crate) async fn drain(self) {
+    /// Lets running calls finish and ends the runners; what then stands on the broker is nobody's.
+    pub(crate) async fn drain(self) -> Declared {
         self.runners.drain().await;
+        self.declared
     }
 
     async fn begin(&mut self, link: &dyn Link) -> Result<Consumer, ControlError> {
-        link.declare(&topology::installation(&self.installation)).await?;
-        self.declare(link).await?;
+        self.declared.declare(link, &topology::installation(&self.installation)).await?;
+        if self.adopted {
+            self.apply(link).await?;
+        }
         let options = ConsumeOptions { prefetch: REPORTS_PREFETCH, exclusive: true, no_ack: false };
         Ok(link.consume(&self.installation.reports_queue(), options).await?)
     }
 
     async fn adopt(&mut self, link: &dyn Link, plan: Plan) -> Result<(), ControlError> {
-        let now = Instant::now();
-        self.fleet.adopt(&plan, now);
+        self.fleet.adopt(&plan, Instant::now());
+        self.waiting_routes = plan.routes.keys().cloned().collect();
         self.plan = plan;
+        self.adopted = true;
         self.settled = false;
         self.store_bundles();
+        self.apply(link).await?;
+        self.tick(link).await
+    }
+
+    /// Makes broker, runners and tables match the plan; again on each new link, since the last may have broken half-way.
+    async fn apply(&mut self, link: &dyn Link) -> Result<(), ControlError> {
         self.declare(link).await?;
         self.drop_bindings(link).await?;
-        self.start_runners(now);
-        self.put_routes();
-        self.put_apps();
+        self.start_runners(Instant::now());
+        self.put_tables();
         self.gateway.tables.mark_synced();
-        self.tick(link).await
+        Ok(())
     }
 
     fn store_bundles(&self) {
@@ -145,33 +164,49 @@ impl Control {
                 self.gateway.bundles.put(&key.namespace, &key.name, bytes.clone());
             }
         }
+        self.drop_bundles();
     }
 
-    async fn declare(&self, link: &dyn Link) -> Result<(), ControlError> {
-        for app in self.plan.apps.values() {
-            link.declare(&topology::app(&app.names)).await?;
+    /// Forgets the bundles of revisions that are gone.
+    fn drop_bundles(&self) {
+        let wanted = self.fleet.bundles();
+        for key in self.apps.iter().chain(wanted.keys().copied()) {
+            let wanted = wanted.get(key);
+            self.gateway.bundles.retain(&key.namespace, &key.name, |digest| {
+                wanted.is_some_and(|wanted| wanted.contains(&digest))
+            });
+        }
+    }
+
+    async fn declare(&mut self, link: &dyn Link) -> Result<(), ControlError> {
+        let mut items = Vec::new();
+        for AppPlan { names, bindings, .. } in self.plan.apps.values() {
+            items.extend(topology::app(names));
             for runtime in super::plan::RUNTIMES {
-                link.declare(&topology::wake(&app.names, runtime)?).await?;
+                items.extend(topology::wake(names, runtime)?);
             }
-            for binding in &app.bindings {
-                let key = BindingKey::parse(&binding.key)?;
-                link.declare(&topology::trigger(&app.names, &binding.fn_name, &binding.exchange, &key)?).await?;
+            for BindingPlan { fn_name, exchange, key } in bindings {
+                items.extend(topology::trigger(names, fn_name, exchange, &BindingKey::parse(key)?)?);
             }
         }
         for (names, revision) in self.fleet.revisions() {
-            link.declare(&topology::revision(&names, revision.as_str())?).await?;
+            items.extend(topology::revision(&names, revision.as_str())?);
         }
-        Ok(())
+        Ok(self.declared.declare(link, &items).await?)
     }
 
     async fn drop_bindings(&mut self, link: &dyn Link) -> Result<(), ControlError> {
-        for (key, app) in &self.plan.apps {
-            let old = self.bindings.insert(key.clone(), app.bindings.clone()).unwrap_or_default();
-            for binding in old.difference(&app.bindings) {
-                let exchange = app.names.event_exchange(&binding.exchange)?;
-                link.unbind(&exchange, &app.names.durable_queue(&binding.fn_name)?, &binding.key).await?;
+        for (key, (names, bindings)) in &self.bindings {
+            let planned = self.plan.apps.get(key).map(|app| &app.bindings);
+            for binding in
+                bindings.iter().filter(|binding| planned.is_none_or(|planned| !planned.contains(binding)))
+            {
+                let exchange = names.event_exchange(&binding.exchange)?;
+                link.unbind(&exchange, &names.durable_queue(&binding.fn_name)?, &binding.key).await?;
             }
         }
+        let of = |(key, app): (&Key, &AppPlan)| (key.clone(), (app.names.clone(), app.bindings.clone()));
+        self.bindings = self.plan.apps.iter().map(of).collect();
         Ok(())
     }
 
@@ -182,30 +217,47 @@ impl Control {
             match self.runners.ensure(app, runtime, &planned.config) {
                 Ok(Ensured::Unchanged) => {}
                 Ok(Ensured::Fresh) => self.fleet.reload(app, runtime, now),
+                Ok(Ensured::Missing) => self.fleet.unavailable(app, runtime),
                 Err(error) => {
-                    let fns = planned.fns.iter().filter(|(_, planned)| planned.revision.runtime.as_ref() == Some(runtime));
-                    let names: Vec<&str> = fns.map(|(name, _)| name.as_str()).collect();
-                    self.say(Word::Problem(format!("{error}. Until then these Fns do not serve: {}", names.join(", "))));
+                    self.fleet.unavailable(app, runtime);
+                    let fns = self.plan.fns_of(runtime).join(", ");
+                    self.say(Word::Problem(format!("{error}. Until then these Fns do not serve: {fns}")));
                 }
             }
         }
-        self.runners.retain(&wanted);
+        self.runners.retain(&self.fleet.runtimes_in_use());
     }
 
+    /// Shows the gateway what serves now. A Fn enters before the Routes that name it, and leaves after them.
+    fn put_tables(&mut self) {
+        self.drop_routes();
+        self.put_apps();
+        self.put_routes();
+        self.drop_bundles();
+    }
+
+    fn drop_routes(&mut self) {
+        let Plan { routes, broken, .. } = &self.plan;
+        let stays = |key: &Key| routes.contains_key(key) || broken.contains(&Broken::Route(key.clone()));
+        let leaving: Vec<Key> = self.routes.extract_if(.., |key| !stays(key)).collect();
+        for key in leaving {
+            self.put(|tables| tables.put_route(&key.namespace, &key.name, None));
+        }
+    }
+
+    /// A Route that serves already waits for the Fns that it is to name from now on.
     fn put_routes(&mut self) {
-        for key in std::mem::take(&mut self.routes) {
-            if self.plan.routes.contains_key(&key) {
+        for key in std::mem::take(&mut self.waiting_routes) {
+            let Some(table) = self.plan.routes.get(&key) else { continue };
+            let mut targets = table.targets().into_iter();
+            if self.routes.contains(&key)
+                && targets.any(|target| self.fleet.is_coming(&key.namespace, target))
+            {
+                self.waiting_routes.insert(key);
                 continue;
             }
-            if self.plan.broken.contains(&Broken::Route(key.clone())) {
-                self.routes.insert(key);
-            } else {
-                self.put(|tables| tables.put_route(&key.namespace, &key.name, None));
-            }
-        }
-        for (key, table) in &self.plan.routes {
             self.put(|tables| tables.put_route(&key.namespace, &key.name, Some(table.clone())));
-            self.routes.insert(key.clone());
+            self.routes.insert(key);
         }
     }
 
@@ -232,7 +284,7 @@ impl Control {
             Ok(report) => {
                 debug!(event = ?report.event, revision = %report.revision, "runner reported");
                 if let Some(notice) = self.fleet.on_report(&report, Instant::now()) {
-                    self.put_apps();
+                    self.put_tables();
                     self.say(Word::Notice(notice));
                 }
             }
@@ -249,11 +301,12 @@ impl Control {
         }
         for old in self.fleet.retirable(now) {
             let queue = old.names.revision_queue(old.revision.as_str())?;
-            if link.delete_queue(&queue, true).await? != Deleted::NotEmpty {
+            if self.declared.delete_drained(link, &queue).await? {
                 self.fleet.retired(&old);
+                self.runners.retain(&self.fleet.runtimes_in_use());
             }
         }
-        if !self.settled && !self.plan.apps.is_empty() && self.fleet.is_settled() {
+        if self.adopted && !self.settled && self.fleet.is_settled() {
             self.settled = true;
             self.say(Word::Settled);
         }
@@ -293,8 +346,8 @@ impl Control {
     }
 
     fn say(&self, word: Word) {
-        // Nobody listens only while the process ends.
-        let _ = self.words.send(word);
+        // Nobody listens while the process ends, and a person who is thousands of lines behind reads them no more.
+        let _ = self.words.try_send(word);
     }
 }
 

@@ -160,9 +160,13 @@ mod tests {
 
     #[test]
     fn every_field_knows_its_line() {
-        let documents = parse("kind: App\nspec:\n  env:\n  - name: A\n    value: '1'\n---\nkind: Fn\n").unwrap();
+        let documents =
+            parse("kind: App\nspec:\n  env:\n  - name: A\n    value: '1'\n---\nkind: Fn\n").unwrap();
         assert_eq!(documents.len(), 2);
-        assert_eq!(documents[0].value, json!({"kind": "App", "spec": {"env": [{"name": "A", "value": "1"}]}}));
+        assert_eq!(
+            documents[0].value,
+            json!({"kind": "App", "spec": {"env": [{"name": "A", "value": "1"}]}})
+        );
         assert_eq!(documents[0].line_of("/spec/env/0/value"), 5);
         assert_eq!(documents[1].line_of("/kind"), 7);
     }
@@ -183,7 +187,8 @@ mod tests {
     #[test]
     fn words_that_look_like_other_types_keep_kubernetes_meaning() {
         let documents = parse("a: no\nb: 007\nc: 1e3\nd: ~\ne: \"true\"\n").unwrap();
-        assert_eq!(documents[0].value["a"], json!("no"));
+        // `kubectl` reads YAML 1.1, whose `no` is false.
+        assert_eq!(documents[0].value["a"], json!(false));
         assert_eq!(documents[0].value["e"], json!("true"));
         assert_eq!(documents[0].value["d"], json!(null));
     }

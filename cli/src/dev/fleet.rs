@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use funcatron_broker::message::{Report, ReportEvent};
 use funcatron_broker::names::AppNames;
-use funcatron_crds::RevisionName;
+use funcatron_crds::{Digest, RevisionName};
 use funcatron_routing::app_table::{AppTable, FnEntry, HttpTriggerEntry, RevisionEntry};
 
 use super::manifests::Key;
-use super::plan::{Broken, Plan};
+use super::plan::{AppPlan, Broken, Plan};
 
 /// A wake that nobody answered is repeated after this, doubled each time …
 pub(crate) const WAKE_INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -48,6 +48,8 @@ struct Wanted {
     revision: RevisionEntry,
     wake_at: Instant,
     interval: Duration,
+    /// People know that it cannot be loaded.
+    failed: bool,
 }
 
 /// A revision that is out of the tables.
@@ -55,7 +57,16 @@ struct Wanted {
 pub(crate) struct Retiring {
     pub(crate) names: AppNames,
     pub(crate) revision: RevisionName,
+    app: Key,
+    runtime: Option<String>,
     since: Instant,
+}
+
+impl Retiring {
+    fn of(app: &Key, names: &AppNames, revision: RevisionEntry, since: Instant) -> Self {
+        let RevisionEntry { name: revision, runtime, .. } = revision;
+        Self { names: names.clone(), revision, app: app.clone(), runtime, since }
+    }
 }
 
 /// A `load` wake to send.
@@ -81,57 +92,51 @@ pub(crate) enum Notice {
 impl Fleet {
     /// Takes a new plan; Fns whose manifests are broken stay as they are.
     pub(crate) fn adopt(&mut self, plan: &Plan, now: Instant) {
-        let gone: Vec<Key> = self.apps.keys().filter(|key| !plan.apps.contains_key(key)).cloned().collect();
-        for key in gone {
-            let Some(app) = self.apps.remove(&key) else { continue };
+        for (key, app) in self.apps.extract_if(.., |key, _| !plan.apps.contains_key(key)) {
             for (_, function) in app.fns {
-                retire(&mut self.retiring, &app.names, function, now);
+                retire(&mut self.retiring, &key, &app.names, function, now);
             }
         }
         for (key, planned) in &plan.apps {
-            let app = self.apps.entry(key.clone()).or_insert_with(|| AppState {
-                names: planned.names.clone(),
-                body_bytes_max: planned.body_bytes_max,
-                triggers: Vec::new(),
-                fns: BTreeMap::new(),
-            });
-            app.body_bytes_max = planned.body_bytes_max;
-            app.triggers.clone_from(&planned.triggers);
-            let leaving: Vec<String> = app
-                .fns
-                .keys()
-                .filter(|name| !planned.fns.contains_key(*name))
-                .filter(|name| !plan.broken.contains(&Broken::Fn(Key::new(&key.namespace, name))))
-                .cloned()
-                .collect();
-            for name in leaving {
-                let Some(function) = app.fns.remove(&name) else { continue };
-                retire(&mut self.retiring, &app.names, function, now);
+            self.adopt_app(key, planned, &plan.broken, now);
+        }
+    }
+
+    fn adopt_app(&mut self, key: &Key, planned: &AppPlan, broken: &BTreeSet<Broken>, now: Instant) {
+        let app = self.apps.entry(key.clone()).or_insert_with(|| AppState::of(planned));
+        app.body_bytes_max = planned.body_bytes_max;
+        app.triggers.clone_from(&planned.triggers);
+        let leaves = |name: &String| {
+            let stays = broken.contains(&Broken::Fn(Key::new(&key.namespace, name)));
+            !stays && !planned.fns.contains_key(name)
+        };
+        for (_, function) in app.fns.extract_if(.., |name, _| leaves(name)) {
+            retire(&mut self.retiring, key, &app.names, function, now);
+        }
+        for (name, planned) in &planned.fns {
+            let function = app.fns.entry(name.clone()).or_default();
+            function.timeout_ms = planned.timeout_ms;
+            if let Some(revision) = function.want(&planned.revision, now) {
+                self.retiring.push(Retiring::of(key, &app.names, revision, now));
             }
-            for (name, planned) in &planned.fns {
-                let function = app.fns.entry(name.clone()).or_default();
-                function.timeout_ms = planned.timeout_ms;
-                if let Some(revision) = function.want(&planned.revision, now) {
-                    self.retiring.push(Retiring { names: app.names.clone(), revision, since: now });
-                }
-                self.retiring.retain(|old| old.revision != planned.revision.name || old.names != app.names);
-            }
+            self.retiring.retain(|old| old.revision != planned.revision.name || old.names != app.names);
         }
     }
 
     /// Takes a runner's word; answers what people want to be told of it.
     pub(crate) fn on_report(&mut self, report: &Report, now: Instant) -> Option<Notice> {
-        let app = self.apps.get_mut(&Key::new(&report.namespace, &report.app))?;
+        let app_key = Key::new(&report.namespace, &report.app);
+        let app = self.apps.get_mut(&app_key)?;
         let fn_key = Key::new(&report.namespace, &report.fn_name);
         let function = app.fns.get_mut(&report.fn_name)?;
-        let wanted = function.wanted.as_mut().filter(|wanted| wanted.revision.name.as_str() == report.revision)?;
+        let wanted =
+            function.wanted.as_mut().filter(|wanted| wanted.revision.name.as_str() == report.revision)?;
         match report.event {
             ReportEvent::Loaded => {
                 let revision = function.wanted.take()?.revision;
                 let name = revision.name.clone();
                 if let Some(old) = function.serving.replace(revision).filter(|old| old.name != name) {
-                    let retiring = Retiring { names: app.names.clone(), revision: old.name, since: now };
-                    self.retiring.push(retiring);
+                    self.retiring.push(Retiring::of(&app_key, &app.names, old, now));
                 }
                 Some(Notice::Serving { fn_key, revision: name })
             }
@@ -140,6 +145,9 @@ impl Fleet {
                 // The same code fails the same way: only its folder, or what it calls, can mend it.
                 wanted.interval = WAKE_INTERVAL_MAX;
                 wanted.wake_at = now + WAKE_INTERVAL_MAX;
+                if std::mem::replace(&mut wanted.failed, true) {
+                    return None;
+                }
                 let (reason, log) = (report.reason.clone(), report.log.clone());
                 Some(Notice::Failed {
                     fn_key,
@@ -157,7 +165,9 @@ impl Fleet {
         let mut due = Vec::new();
         for (key, app) in &mut self.apps {
             for (name, function) in &mut app.fns {
-                let Some(wanted) = function.wanted.as_mut().filter(|wanted| wanted.wake_at <= now) else { continue };
+                let Some(wanted) = function.wanted.as_mut().filter(|wanted| wanted.wake_at <= now) else {
+                    continue;
+                };
                 due.push(WakeOrder {
                     app: key.clone(),
                     names: app.names.clone(),
@@ -182,16 +192,10 @@ impl Fleet {
         self.retiring.retain(|old| old != gone);
     }
 
-    /// Everything whose queue must stand: what serves, what is to, and what still drains.
+    /// Everything whose queue must stand: what serves, and what is to.
     pub(crate) fn revisions(&self) -> Vec<(AppNames, RevisionName)> {
-        let live = self.apps.values().flat_map(|app| {
-            let entries = app.fns.values().flat_map(|function| {
-                let wanted = function.wanted.as_ref().map(|wanted| &wanted.revision);
-                function.serving.iter().chain(wanted)
-            });
-            entries.map(|revision| (app.names.clone(), revision.name.clone()))
-        });
-        live.collect()
+        let of = |app| AppState::revisions(app).map(|revision| (app.names.clone(), revision.name.clone()));
+        self.apps.values().flat_map(of).collect()
     }
 
     /// What the gateway shall know of each App.
@@ -203,60 +207,110 @@ impl Fleet {
     pub(crate) fn runtimes(&self) -> BTreeSet<(Key, String)> {
         let mut runtimes = BTreeSet::new();
         for (key, app) in &self.apps {
-            for function in app.fns.values() {
-                let wanted = function.wanted.as_ref().map(|wanted| &wanted.revision);
-                for revision in function.serving.iter().chain(wanted) {
-                    runtimes.extend(revision.runtime.clone().map(|runtime| (key.clone(), runtime)));
-                }
-            }
+            let named = app.revisions().filter_map(|revision| revision.runtime.clone());
+            runtimes.extend(named.map(|runtime| (key.clone(), runtime)));
         }
         runtimes
     }
 
+    /// The runtimes that must run on: those that Fns need, and those whose last calls are still under way.
+    pub(crate) fn runtimes_in_use(&self) -> BTreeSet<(Key, String)> {
+        let retiring = self.retiring.iter();
+        let leaving = retiring.filter_map(|old| Some((old.app.clone(), old.runtime.clone()?)));
+        self.runtimes().into_iter().chain(leaving).collect()
+    }
+
+    /// The bundles that a host may ask for, by App.
+    pub(crate) fn bundles<'a>(&'a self) -> BTreeMap<&'a Key, Vec<&'a Digest>> {
+        let of = |app: &'a AppState| {
+            app.revisions().flat_map(|revision| revision.code.iter().chain([&revision.run]))
+        };
+        self.apps.iter().map(|(key, app)| (key, of(app).collect())).collect()
+    }
+
     /// Whether every Fn either serves what is wanted or is known to fail.
     pub(crate) fn is_settled(&self) -> bool {
-        self.apps.values().flat_map(|app| app.fns.values()).all(|function| {
-            function.wanted.as_ref().is_none_or(|wanted| wanted.interval == WAKE_INTERVAL_MAX)
+        let mut fns = self.apps.values().flat_map(|app| app.fns.values());
+        fns.all(|function| function.wanted.as_ref().is_none_or(|wanted| wanted.failed))
+    }
+
+    /// Whether a Fn has never served yet, and is about to.
+    pub(crate) fn is_coming(&self, namespace: &str, fn_name: &str) -> bool {
+        let apps = self.apps.iter().filter(|(key, _)| key.namespace == namespace);
+        let mut fns = apps.filter_map(|(_, app)| app.fns.get(fn_name));
+        fns.any(|function| {
+            function.serving.is_none() && function.wanted.as_ref().is_some_and(|wanted| !wanted.failed)
         })
+    }
+
+    /// A runtime that is not to be had on this machine: its Fns do not load, which people know.
+    pub(crate) fn unavailable(&mut self, app: &Key, runtime: &str) {
+        let fns = self.apps.get_mut(app).into_iter().flat_map(|app| app.fns.values_mut());
+        for wanted in fns.filter_map(|function| function.wanted.as_mut()) {
+            wanted.failed |= wanted.revision.runtime.as_deref() == Some(runtime);
+        }
     }
 
     /// A fresh host holds nothing: what served there is loaded again before the first call asks for it.
     pub(crate) fn reload(&mut self, app: &Key, runtime: &str, now: Instant) {
         let Some(app) = self.apps.get_mut(app) else { return };
         for function in app.fns.values_mut() {
-            let Some(serving) = function.serving.clone().filter(|_| function.wanted.is_none()) else { continue };
+            let Some(serving) = function.serving.clone().filter(|_| function.wanted.is_none()) else {
+                continue;
+            };
             if serving.runtime.as_deref() == Some(runtime) {
-                function.wanted =
-                    Some(Wanted { revision: serving, wake_at: now, interval: WAKE_INTERVAL_MIN });
+                function.wanted = Some(Wanted::now(serving, now));
             }
         }
     }
 }
 
-fn retire(retiring: &mut Vec<Retiring>, names: &AppNames, function: FnState, now: Instant) {
+fn retire(retiring: &mut Vec<Retiring>, app: &Key, names: &AppNames, function: FnState, now: Instant) {
     let wanted = function.wanted.map(|wanted| wanted.revision);
-    for revision in function.serving.into_iter().chain(wanted) {
-        retiring.push(Retiring { names: names.clone(), revision: revision.name, since: now });
+    let revisions = function.serving.into_iter().chain(wanted);
+    retiring.extend(revisions.map(|revision| Retiring::of(app, names, revision, now)));
+}
+
+impl Wanted {
+    fn now(revision: RevisionEntry, now: Instant) -> Self {
+        Self { revision, wake_at: now, interval: WAKE_INTERVAL_MIN, failed: false }
     }
 }
 
 impl FnState {
     /// Wants a revision; answers the one that was wanted before and never served.
-    fn want(&mut self, revision: &RevisionEntry, now: Instant) -> Option<RevisionName> {
+    fn want(&mut self, revision: &RevisionEntry, now: Instant) -> Option<RevisionEntry> {
         if self.wanted.as_ref().is_some_and(|wanted| wanted.revision == *revision) {
             return None;
         }
-        let earlier = self.wanted.take().map(|wanted| wanted.revision.name);
+        let earlier = self.wanted.take().map(|wanted| wanted.revision);
         let serving = self.serving.as_ref();
         if serving != Some(revision) {
-            self.wanted = Some(Wanted { revision: revision.clone(), wake_at: now, interval: WAKE_INTERVAL_MIN });
+            self.wanted = Some(Wanted::now(revision.clone(), now));
         }
         let serving = serving.map(|serving| &serving.name);
-        earlier.filter(|earlier| *earlier != revision.name && Some(earlier) != serving)
+        earlier.filter(|earlier| earlier.name != revision.name && Some(&earlier.name) != serving)
     }
 }
 
 impl AppState {
+    fn of(planned: &AppPlan) -> Self {
+        Self {
+            names: planned.names.clone(),
+            body_bytes_max: planned.body_bytes_max,
+            triggers: Vec::new(),
+            fns: BTreeMap::new(),
+        }
+    }
+
+    /// What serves, and what is to.
+    fn revisions(&self) -> impl Iterator<Item = &RevisionEntry> {
+        self.fns.values().flat_map(|function| {
+            let wanted = function.wanted.as_ref().map(|wanted| &wanted.revision);
+            function.serving.iter().chain(wanted)
+        })
+    }
+
     fn table(&self, key: &Key) -> AppTable {
         let mut table = AppTable::new(&key.namespace, &key.name, self.body_bytes_max);
         table.triggers.clone_from(&self.triggers);

@@ -81,6 +81,55 @@ fn a_failed_revision_leaves_the_last_good_one_serving() {
     assert!(matches!(notice, Notice::Failed { serving: Some(_), .. }), "{notice:?}");
     assert_eq!(serving(&fleet).as_deref(), Some(FIRST));
     assert_eq!(fleet.retirable(now + RETIRE_AFTER), vec![]);
+    assert_eq!(fleet.on_report(&report(ReportEvent::Failed, SECOND), now), None, "told once");
+}
+
+#[test]
+fn a_fn_is_coming_until_it_serves_or_is_known_to_fail() {
+    let (mut fleet, now) = (Fleet::default(), Instant::now());
+    fleet.adopt(&plan(Some(FIRST)), now);
+    assert!(fleet.is_coming("default", "hello"));
+    assert!(!fleet.is_coming("other", "hello"));
+    fleet.on_report(&report(ReportEvent::Failed, FIRST), now);
+    assert!(!fleet.is_coming("default", "hello"));
+    fleet.adopt(&plan(Some(SECOND)), now);
+    fleet.on_report(&report(ReportEvent::Loaded, SECOND), now);
+    assert!(!fleet.is_coming("default", "hello"));
+}
+
+#[test]
+fn fns_of_a_runtime_that_is_not_to_be_had_are_settled() {
+    let (mut fleet, now) = (Fleet::default(), Instant::now());
+    fleet.adopt(&plan(Some(FIRST)), now);
+    assert!(!fleet.is_settled());
+    fleet.unavailable(&Key::new("default", "shop"), "python");
+    assert!(fleet.is_settled());
+}
+
+#[test]
+fn a_runtime_runs_on_until_the_last_revision_of_it_is_gone() {
+    let (mut fleet, now) = (Fleet::default(), Instant::now());
+    fleet.adopt(&plan(Some(FIRST)), now);
+    fleet.on_report(&report(ReportEvent::Loaded, FIRST), now);
+    fleet.adopt(&plan(None), now);
+    assert!(fleet.runtimes().is_empty());
+    assert_eq!(fleet.runtimes_in_use().len(), 1);
+    let old = fleet.retirable(now + RETIRE_AFTER);
+    fleet.retired(&old[0]);
+    assert!(fleet.runtimes_in_use().is_empty());
+}
+
+#[test]
+fn the_bundles_of_what_serves_and_of_what_is_to_are_kept() {
+    let (mut fleet, now) = (Fleet::default(), Instant::now());
+    fleet.adopt(&plan(Some(FIRST)), now);
+    fleet.on_report(&report(ReportEvent::Loaded, FIRST), now);
+    fleet.adopt(&plan(Some(SECOND)), now);
+    let key = Key::new("default", "shop");
+    let (first, second) = (Digest::of(FIRST.as_bytes()), Digest::of(SECOND.as_bytes()));
+    assert!(fleet.bundles()[&key].contains(&&first) && fleet.bundles()[&key].contains(&&second));
+    fleet.on_report(&report(ReportEvent::Loaded, SECOND), now);
+    assert!(!fleet.bundles()[&key].contains(&&first));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Reads the folders that `source.path` names: files of a Fn's bundle, bounded as bundles are.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use funcatron_crds::bundle::{FILES_MAX, UNPACKED_BYTES_MAX};
+use notify::RecursiveMode;
 
 use super::manifests::{Key, Manifests};
+use super::watch::Watched;
 
 /// The files of each Fn's folder.
 pub(crate) type Folders = BTreeMap<Key, BTreeMap<String, Vec<u8>>>;
@@ -14,11 +16,12 @@ pub(crate) type Folders = BTreeMap<Key, BTreeMap<String, Vec<u8>>>;
 const LEFT_OUT: [&str; 3] = ["__pycache__", ".git", ".pytest_cache"];
 
 /// Reads every folder; one that cannot be read is left out, which the plan then tells.
-pub(crate) fn read(manifests: &Manifests) -> (Folders, BTreeSet<PathBuf>) {
+pub(crate) fn read(manifests: &Manifests) -> (Folders, Watched) {
     let mut folders = Folders::new();
-    let mut paths = BTreeSet::new();
+    let mut watched = Watched::new();
     for (key, function) in &manifests.fns {
-        let Some(path) = function.object.spec.source.as_ref().and_then(|source| source.path.as_deref()) else {
+        let Some(path) = function.object.spec.source.as_ref().and_then(|source| source.path.as_deref())
+        else {
             continue;
         };
         let folder = super::watch::folder_of(&function.origin.file).join(path);
@@ -26,10 +29,10 @@ pub(crate) fn read(manifests: &Manifests) -> (Folders, BTreeSet<PathBuf>) {
         let mut room = UNPACKED_BYTES_MAX;
         if folder.is_dir() && collect(&folder, &folder, &mut files, &mut room).is_ok() {
             folders.insert(key.clone(), files);
-            paths.insert(folder);
+            watched.insert(folder, RecursiveMode::Recursive);
         }
     }
-    (folders, paths)
+    (folders, watched)
 }
 
 fn collect(

@@ -30,7 +30,12 @@ struct Interpreter {
 }
 
 const INTERPRETERS: [Interpreter; 2] = [
-    Interpreter { runtime: "python", program: "python3", hint: "Debian: apt install python3", sources: &PYTHON },
+    Interpreter {
+        runtime: "python",
+        program: "python3",
+        hint: "Debian: apt install python3",
+        sources: &PYTHON,
+    },
     Interpreter { runtime: "node", program: "node", hint: "Debian: apt install nodejs", sources: &NODE },
 ];
 
@@ -65,14 +70,23 @@ impl HostProgram {
         let folder = self.folder.display().to_string();
         let (start, env) = match self.runtime {
             "node" => (vec![format!("{folder}/main.js")], vec![]),
-            _ => (vec!["-m".to_owned(), "funcatron_host".to_owned()], vec![("PYTHONPATH".to_owned(), folder)]),
+            _ => {
+                (vec!["-m".to_owned(), "funcatron_host".to_owned()], vec![("PYTHONPATH".to_owned(), folder)])
+            }
         };
-        HostProcess { program: self.program.clone(), args: start.into_iter().chain(control).collect(), env, output }
+        HostProcess {
+            program: self.program.clone(),
+            args: start.into_iter().chain(control).collect(),
+            env,
+            output,
+        }
     }
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }
 
 #[cfg(test)]

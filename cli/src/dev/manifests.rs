@@ -114,6 +114,50 @@ pub(crate) struct Manifests {
     pub(crate) config_maps: BTreeMap<Key, Located<ConfigMap>>,
     pub(crate) secrets: BTreeMap<Key, Located<Secret>>,
     pub(crate) problems: Vec<Problem>,
+    /// What the folder names and does not say; `last_good` fills it in.
+    pub(super) lost: Vec<Lost>,
+}
+
+/// A kind that `dev` reads.
+pub(super) trait Kind: DeserializeOwned + Clone {
+    /// As manifests say it.
+    const NAME: &'static str;
+    fn all(manifests: &Manifests) -> &BTreeMap<Key, Located<Self>>;
+    fn all_mut(manifests: &mut Manifests) -> &mut BTreeMap<Key, Located<Self>>;
+}
+
+macro_rules! kinds {
+    ($($kind:ty, $name:literal, $field:ident;)*) => {
+        $(impl Kind for $kind {
+            const NAME: &'static str = $name;
+
+            fn all(manifests: &Manifests) -> &BTreeMap<Key, Located<Self>> {
+                &manifests.$field
+            }
+
+            fn all_mut(manifests: &mut Manifests) -> &mut BTreeMap<Key, Located<Self>> {
+                &mut manifests.$field
+            }
+        })*
+    };
+}
+
+kinds! {
+    App, "App", apps;
+    Function, "Fn", fns;
+    Route, "Route", routes;
+    Trigger, "Trigger", triggers;
+    ConfigMap, "ConfigMap", config_maps;
+    Secret, "Secret", secrets;
+}
+
+/// Something that stands in the folder and cannot be read as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// One object, known by its kind.
+    Object(&'static str, Key),
+    /// Nobody can tell which objects of this file.
+    File(PathBuf),
 }
 
 /// Schemas of our kinds, compiled once.
@@ -159,7 +203,10 @@ pub(crate) fn read(path: &Path, schemas: &Schemas) -> Result<Manifests, ReadErro
                     manifests.take(origin, schemas);
                 }
             }
-            Err(problem) => manifests.problems.push(problem),
+            Err(problem) => {
+                manifests.problems.push(problem);
+                manifests.lost.push(Lost::File(file));
+            }
         }
     }
     Ok(manifests)
@@ -173,7 +220,8 @@ fn manifest_files(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let file = entry.map_err(failed)?.path();
-        let known = matches!(file.extension().and_then(|ending| ending.to_str()), Some("yaml" | "yml" | "json"));
+        let known =
+            matches!(file.extension().and_then(|ending| ending.to_str()), Some("yaml" | "yml" | "json"));
         if known && file.is_file() {
             files.push(file);
         }
@@ -186,7 +234,8 @@ fn manifest_files(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
 }
 
 fn read_file(file: &Path) -> Result<Vec<Document>, Problem> {
-    let problem = |line, message: String| Problem { file: file.to_owned(), line, field: String::new(), message };
+    let problem =
+        |line, message: String| Problem { file: file.to_owned(), line, field: String::new(), message };
     let size = std::fs::metadata(file).map_err(|error| problem(1, error.to_string()))?.len();
     if size > FILE_BYTES_MAX {
         return Err(problem(1, format!("{size} bytes are more than a manifest may have ({FILE_BYTES_MAX})")));
@@ -202,55 +251,59 @@ impl Manifests {
         let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         let ours = version.strip_prefix("funcatron.dev/");
         match (ours, kind.as_str()) {
-            (Some("v1alpha1"), "App") => self.keep(origin, value, Some(&schemas.app), |all| &mut all.apps),
-            (Some("v1alpha1"), "Fn") => self.keep(origin, value, Some(&schemas.function), |all| &mut all.fns),
-            (Some("v1alpha1"), "Route") => self.keep(origin, value, Some(&schemas.route), |all| &mut all.routes),
-            (Some("v1alpha1"), "Trigger") => {
-                self.keep(origin, value, Some(&schemas.trigger), |all| &mut all.triggers);
-            }
+            (Some("v1alpha1"), "App") => self.keep::<App>(origin, value, Some(&schemas.app)),
+            (Some("v1alpha1"), "Fn") => self.keep::<Function>(origin, value, Some(&schemas.function)),
+            (Some("v1alpha1"), "Route") => self.keep::<Route>(origin, value, Some(&schemas.route)),
+            (Some("v1alpha1"), "Trigger") => self.keep::<Trigger>(origin, value, Some(&schemas.trigger)),
             (Some("v1alpha1"), _) => {
-                self.problems.push(origin.problem("/kind", format!("{kind} is none of App, Fn, Route, Trigger")));
+                self.refuse(&origin, "/kind", format!("{kind} is none of App, Fn, Route, Trigger"));
             }
             (Some(_), _) => {
                 let message = format!("{version} is not served; write funcatron.dev/v1alpha1");
-                self.problems.push(origin.problem("/apiVersion", message));
+                self.refuse(&origin, "/apiVersion", message);
             }
-            (None, "ConfigMap") => self.keep(origin, value, None, |all| &mut all.config_maps),
-            (None, "Secret") => self.keep(origin, value, None, |all| &mut all.secrets),
-            (None, "") => self.problems.push(origin.problem("", "a manifest needs apiVersion and kind")),
+            (None, "ConfigMap") => self.keep::<ConfigMap>(origin, value, None),
+            (None, "Secret") => self.keep::<Secret>(origin, value, None),
+            (None, "") => self.refuse(&origin, "", "a manifest needs apiVersion and kind".to_owned()),
             // What else the folder holds is the cluster's business.
             (None, _) => {}
         }
     }
 
-    fn keep<T: DeserializeOwned>(
-        &mut self,
-        origin: Origin,
-        value: Value,
-        schema: Option<&Schema>,
-        place: impl Fn(&mut Self) -> &mut BTreeMap<Key, Located<T>>,
-    ) {
+    fn keep<T: Kind>(&mut self, origin: Origin, value: Value, schema: Option<&Schema>) {
+        let Some(name) = value.pointer("/metadata/name").and_then(Value::as_str) else {
+            return self.refuse(&origin, "/metadata", "name is missing".to_owned());
+        };
+        let namespace =
+            value.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or(NAMESPACE_DEFAULT);
+        let key = Key::new(namespace, name);
         let findings = schema.map(|schema| schema.check(&value)).unwrap_or_default();
         if !findings.is_empty() {
             self.problems.extend(findings.iter().map(|found| origin.problem(&found.pointer, &found.message)));
+            self.lost.push(Lost::Object(T::NAME, key));
             return;
         }
-        let Some(name) = value.pointer("/metadata/name").and_then(Value::as_str) else {
-            self.problems.push(origin.problem("/metadata", "name is missing"));
-            return;
-        };
-        let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or(NAMESPACE_DEFAULT);
-        let key = Key::new(namespace, name);
         let object = match serde_json::from_value(value) {
             Ok(object) => object,
-            Err(error) => return self.problems.push(origin.problem("", error.to_string())),
+            Err(error) => {
+                self.problems.push(origin.problem("", error.to_string()));
+                self.lost.push(Lost::Object(T::NAME, key));
+                return;
+            }
         };
-        if let Some(earlier) = place(self).get(&key) {
-            let (file, line) = (earlier.origin.file.display().to_string(), earlier.origin.document.line_of("/metadata/name"));
-            self.problems.push(origin.problem("/metadata/name", format!("{key} stands already in {file}:{line}")));
+        if let Some(Located { origin: earlier, .. }) = T::all(self).get(&key) {
+            let (file, line) = (earlier.file.display(), earlier.document.line_of("/metadata/name"));
+            let message = format!("{key} stands already in {file}:{line}");
+            self.problems.push(origin.problem("/metadata/name", message));
             return;
         }
-        place(self).insert(key, Located { object, origin });
+        T::all_mut(self).insert(key, Located { object, origin });
+    }
+
+    /// A document of which nobody can tell which object it is.
+    fn refuse(&mut self, origin: &Origin, pointer: &str, message: String) {
+        self.problems.push(origin.problem(pointer, message));
+        self.lost.push(Lost::File(origin.file.clone()));
     }
 }
 
@@ -268,7 +321,9 @@ mod tests {
 
     #[test]
     fn a_broken_manifest_does_not_hide_the_others() {
-        let text = format!("{APP}---\napiVersion: funcatron.dev/v1alpha1\nkind: Fn\nmetadata: {{name: a}}\nspec:\n  app: shop\n  image: a/b:1\n  imge: x\n");
+        let text = format!(
+            "{APP}---\napiVersion: funcatron.dev/v1alpha1\nkind: Fn\nmetadata: {{name: a}}\nspec:\n  app: shop\n  image: a/b:1\n  imge: x\n"
+        );
         let manifests = read_text(&text);
         assert_eq!(manifests.apps.len(), 1);
         assert!(manifests.fns.is_empty());
@@ -286,13 +341,15 @@ mod tests {
 
     #[test]
     fn other_kinds_are_the_clusters_business() {
-        let manifests = read_text(&format!("{APP}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\n"));
+        let manifests =
+            read_text(&format!("{APP}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\n"));
         assert_eq!(manifests.problems, vec![]);
     }
 
     #[test]
     fn an_unknown_kind_of_our_group_is_a_problem() {
-        let manifests = read_text("apiVersion: funcatron.dev/v1alpha1\nkind: Function\nmetadata: {name: x}\n");
+        let manifests =
+            read_text("apiVersion: funcatron.dev/v1alpha1\nkind: Function\nmetadata: {name: x}\n");
         assert_eq!(manifests.problems[0].field, "kind");
     }
 

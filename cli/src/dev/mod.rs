@@ -1,11 +1,14 @@
 //! `funcatron dev`: a folder of manifests, served on a laptop. Gateway, runners and an in-process broker in one
 //! process; the operator's part is played by `control`.
 
+mod broker;
 mod control;
+mod declared;
 mod document;
 mod fleet;
 mod folders;
 mod hosts;
+mod last_good;
 mod manifests;
 mod plan;
 mod runners;
@@ -13,42 +16,48 @@ mod schema;
 mod screen;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
-use funcatron_broker::amqp::AmqpConnector;
-use funcatron_broker::link::Connector;
-use funcatron_broker::local::LocalBroker;
 use funcatron_broker::names::Installation;
 use funcatron_broker::supervise;
 use funcatron_crds::SigningKey;
-use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, MemoryBundles, TableStore};
+use funcatron_gateway::{Gateway, GatewayConfig, GatewayError, HostPolicy, MemoryBundles, TableStore};
+use notify::RecursiveMode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use broker::Broker;
 use control::{Control, Word};
+use declared::Declared;
 use manifests::{Manifests, Schemas};
 use plan::Plan;
 use runners::{Runners, Shared};
+use screen::{Addresses, Screen};
 use watch::FolderWatch;
 
-/// The first part of every broker name; a broker of the user's own may hold other installations beside it.
-const INSTALLATION: &str = "dev";
+pub(crate) use screen::show_end;
 
-/// Serve the manifests of a folder on this machine.
+/// Words on their way to the screen; they come one per change of a Fn.
+const WORDS_MAX: usize = 1_000;
+
+/// Serve the manifests of a folder on this machine
 ///
 /// Reads App, Fn, Route and Trigger, and the ConfigMaps and Secrets they name: the very files that `kubectl apply`
-/// takes. A changed file takes effect at once; a broken change is told, and what served before serves on.
+/// takes. Shows the URL of everything that answers, and the lines that functions print. A changed file takes effect
+/// at once and drops no call; a broken change is told with its place, and what served before serves on.
+///
+/// Needs python3 and node in PATH for Fns of those runtimes. Fns with an image need a cluster.
 #[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLE)]
 pub(crate) struct DevArgs {
-    /// A folder of manifests, or one manifest file
+    /// A folder of manifests (*.yaml, *.yml, *.json), or one such file
     path: PathBuf,
-    /// Port on 127.0.0.1 for Routes and HTTP triggers
+    /// Port on 127.0.0.1 for Routes and HTTP triggers; 0 chooses a free one
     #[arg(long, default_value_t = 3001, env = "FUNCATRON_DEV_PORT")]
     port: u16,
     /// Port on 127.0.0.1 for /invoke/<namespace>/<fn>; 0 chooses a free one
@@ -59,69 +68,113 @@ pub(crate) struct DevArgs {
     amqp: Option<String>,
 }
 
+const EXAMPLE: &str = "\
+Example:
+  Write this into hello/fn.yaml:
+
+    apiVersion: funcatron.dev/v1alpha1
+    kind: App
+    metadata: {name: hello}
+    spec: {}
+    ---
+    apiVersion: funcatron.dev/v1alpha1
+    kind: Fn
+    metadata: {name: greet}
+    spec:
+      app: hello
+      runtime: python
+      source:
+        inline: |
+          def handler(event, context):
+              return {\"hello\": \"world\"}
+
+  $ funcatron dev hello --invoke-port 3002
+  $ curl http://127.0.0.1:3002/invoke/default/greet
+
+  Then change the text and save: the next call answers with the new one.
+  `kubectl apply -f hello` takes the same file to a cluster.";
+
 /// Runs until `shutdown`, then lets the calls in flight finish.
 pub(crate) async fn run(args: DevArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let schemas = Schemas::compile()?;
-    let mut told = BTreeMap::new();
-    let installation = Installation::parse(INSTALLATION)?;
-    let (manifests, mut plan, mut watch) = first_look(&args, &schemas, &installation)?;
-    drop(manifests);
-    let root = tempfile::Builder::new().prefix("fdev").tempdir().context("cannot make a folder for sockets and code")?;
-
-    let connector: Arc<dyn Connector> = match &args.amqp {
-        Some(url) => Arc::new(AmqpConnector::new(url.clone(), "funcatron dev")),
-        None => Arc::new(LocalBroker::new()),
-    };
+    // A folder without manifests is told before anything starts.
+    manifests::read(&args.path, &schemas)?;
     let config = gateway_config(&args)?;
-    let bound = Gateway::bind(config.clone()).await.with_context(|| {
-        format!("cannot listen on 127.0.0.1:{}; is another program there? choose another with --port", args.port)
-    })?;
-    let (public, internal) = (bound.public_addr(), bound.internal_addr());
-    screen::show_problems(&plan.problems, &mut told);
-    screen::show_plan(&plan, public, internal);
+    let bound = Gateway::bind(config.clone()).await.map_err(|error| name_flag(error, &args))?;
+    let broker = Broker::open(args.amqp.as_deref(), &args.path).await?;
+    let root = tempfile::Builder::new()
+        .prefix("fdev")
+        .tempdir()
+        .context("cannot make a folder for sockets and code")?;
 
-    let shared = Shared {
-        installation: INSTALLATION.to_owned(),
-        connector: Arc::clone(&connector),
-        root: root.path().to_owned(),
-        output: Arc::new(screen::show_host_line),
-    };
+    let mut look = Look::new(&args, schemas, broker.installation.clone())?;
+    let mut next = Some(look.look()?);
+    let mut screen = Screen::new(Addresses { public: bound.public_addr(), internal: bound.internal_addr() });
     let (plans, plan_receiver) = mpsc::channel(1);
-    let (words, mut word_receiver) = mpsc::unbounded_channel();
-    let parts = Parts { bound, config, installation: installation.clone(), shared, plans: plan_receiver, words };
-    let mut served = tokio::spawn(serve(parts, connector, shutdown.clone()));
-    let mut next = Some(std::mem::take(&mut plan));
+    let (words, mut word_receiver) = mpsc::channel(WORDS_MAX);
+    let parts = Parts { bound, config, broker, root: root.path().to_owned(), plans: plan_receiver, words };
+    let mut served = tokio::spawn(serve(parts, shutdown.clone()));
     loop {
         if let Some(plan) = next.take() {
+            screen.show(&plan);
             if plans.send(plan).await.is_err() {
                 break;
             }
         }
         tokio::select! {
             ended = &mut served => return ended.context("dev failed")?,
-            Some(word) = word_receiver.recv() => screen::show_word(&word, public),
-            () = watch.changed(), if !shutdown.is_cancelled() => {
-                next = look_again(&args, &schemas, &installation, &mut watch, &mut told);
+            Some(word) = word_receiver.recv() => screen.show_word(&word),
+            () = look.watch.changed(), if !shutdown.is_cancelled() => {
+                // What cannot be read at all changes nothing.
+                next = look.look().map_err(|error| screen.show_word(&Word::Problem(format!("{error:#}")))).ok();
             }
         }
     }
     served.await.context("dev failed")?
 }
 
+/// Reads the folder, again and again.
+struct Look {
+    path: PathBuf,
+    schemas: Schemas,
+    installation: Installation,
+    watch: FolderWatch,
+    earlier: Manifests,
+}
+
+impl Look {
+    fn new(args: &DevArgs, schemas: Schemas, installation: Installation) -> anyhow::Result<Self> {
+        let watch = FolderWatch::new().context("cannot watch files")?;
+        Ok(Self { path: args.path.clone(), schemas, installation, watch, earlier: Manifests::default() })
+    }
+
+    /// What shall run now.
+    fn look(&mut self) -> anyhow::Result<Plan> {
+        let mut manifests = manifests::read(&self.path, &self.schemas)?;
+        let (folders, mut watched) = folders::read(&manifests);
+        watched.entry(watch::folder_of(&self.path)).or_insert(RecursiveMode::NonRecursive);
+        self.watch.watch(watched).context("cannot watch the folder")?;
+        let plan = last_good::plan(&self.installation, &mut manifests, &self.earlier, &folders);
+        self.earlier = manifests;
+        Ok(plan)
+    }
+}
+
 /// What `serve` takes with it.
 struct Parts {
     bound: Gateway,
     config: GatewayConfig,
-    installation: Installation,
-    shared: Shared,
+    broker: Broker,
+    root: PathBuf,
     plans: mpsc::Receiver<Plan>,
-    words: mpsc::UnboundedSender<Word>,
+    words: mpsc::Sender<Word>,
 }
 
 /// Gateway and control until `shutdown`; then first the gateway drains, after it the runners.
-async fn serve(parts: Parts, connector: Arc<dyn Connector>, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Parts { bound, config, installation, shared, plans, words } = parts;
-    let tables = Arc::new(TableStore::new(&installation, config.own_host()));
+async fn serve(parts: Parts, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Parts { bound, config, broker, root, plans, words } = parts;
+    let Broker { connector, installation, .. } = &broker;
+    let tables = Arc::new(TableStore::new(installation, config.own_host()));
     let bundles = Arc::new(MemoryBundles::default());
     let gateway = control::Gateway {
         tables: Arc::clone(&tables),
@@ -129,9 +182,13 @@ async fn serve(parts: Parts, connector: Arc<dyn Connector>, shutdown: Cancellati
         signing_key: config.signing_key,
         internal_base: bound.internal_base().to_owned(),
     };
+    let (connector, installation) = (Arc::clone(connector), installation.clone());
+    let output = Arc::new(screen::show_host_line);
+    let shared =
+        Shared { installation: installation.clone(), connector: Arc::clone(&connector), root, output };
     let control_stop = CancellationToken::new();
     let control = Control::new(installation, gateway, Runners::new(shared), plans, words);
-    let controlled = tokio::spawn(keep_control(control, Arc::clone(&connector), control_stop.clone()));
+    let controlled = tokio::spawn(keep_control(control, broker, control_stop.clone()));
     bound.serve(connector, tables, bundles, shutdown).await;
     control_stop.cancel();
     if let Err(error) = controlled.await {
@@ -140,22 +197,21 @@ async fn serve(parts: Parts, connector: Arc<dyn Connector>, shutdown: Cancellati
     Ok(())
 }
 
-async fn keep_control(control: Control, connector: Arc<dyn Connector>, stop: CancellationToken) {
+async fn keep_control(control: Control, broker: Broker, stop: CancellationToken) {
     let control = Arc::new(tokio::sync::Mutex::new(control));
-    supervise(connector.as_ref(), stop.clone(), |link| {
+    supervise(broker.connector.as_ref(), stop.clone(), |link| {
         let (control, stop) = (Arc::clone(&control), stop.clone());
         async move { control.lock().await.session(link, &stop).await }
     })
     .await;
-    if let Some(control) = Arc::into_inner(control) {
-        control.into_inner().drain().await;
-    }
+    let Some(control) = Arc::into_inner(control) else { return };
+    let declared: Declared = control.into_inner().drain().await;
+    broker.leave(declared).await;
 }
 
 fn gateway_config(args: &DevArgs) -> anyhow::Result<GatewayConfig> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Ok(GatewayConfig {
-        installation: INSTALLATION.to_owned(),
         public: local(args.port),
         internal: local(args.invoke_port),
         ops: local(0),
@@ -167,48 +223,9 @@ fn gateway_config(args: &DevArgs) -> anyhow::Result<GatewayConfig> {
     })
 }
 
-fn first_look(
-    args: &DevArgs,
-    schemas: &Schemas,
-    installation: &Installation,
-) -> anyhow::Result<(Manifests, Plan, FolderWatch)> {
-    let mut watch = FolderWatch::new().context("cannot watch files")?;
-    let manifests = manifests::read(&args.path, schemas)?;
-    let plan = plan_of(args, &manifests, installation, &mut watch)?;
-    Ok((manifests, plan, watch))
-}
-
-/// Reads everything again; what cannot be read is told, and nothing changes.
-fn look_again(
-    args: &DevArgs,
-    schemas: &Schemas,
-    installation: &Installation,
-    watch: &mut FolderWatch,
-    told: &mut BTreeMap<String, ()>,
-) -> Option<Plan> {
-    let plan = manifests::read(&args.path, schemas)
-        .map_err(anyhow::Error::from)
-        .and_then(|manifests| plan_of(args, &manifests, installation, watch));
-    match plan {
-        Ok(plan) => {
-            screen::show_problems(&plan.problems, told);
-            Some(plan)
-        }
-        Err(error) => {
-            screen::show_word(&Word::Problem(format!("{error:#}")), SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)));
-            None
-        }
-    }
-}
-
-fn plan_of(
-    args: &DevArgs,
-    manifests: &Manifests,
-    installation: &Installation,
-    watch: &mut FolderWatch,
-) -> anyhow::Result<Plan> {
-    let (folders, mut watched) = folders::read(manifests);
-    watched.insert(watch::folder_of(&args.path));
-    watch.watch(watched).context("cannot watch the folder")?;
-    Ok(plan::compile(installation, manifests, &folders))
+/// Says which flag chooses another port.
+fn name_flag(error: GatewayError, args: &DevArgs) -> anyhow::Error {
+    let GatewayError::Listen { address, source, .. } = error;
+    let flag = if address.port() == args.port { "--port" } else { "--invoke-port" };
+    anyhow::anyhow!("cannot listen on {address}: {source}; choose another port with {flag}")
 }

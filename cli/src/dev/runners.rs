@@ -1,13 +1,14 @@
 //! The runners of a laptop: for each App and runtime one host process and one runner in this process.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use funcatron_broker::link::Connector;
+use funcatron_broker::names::Installation;
 use funcatron_crds::ObjectKind;
 use funcatron_runner::host_process::LineSink;
 use funcatron_runner::{Mode, RunnerConfig};
@@ -26,7 +27,7 @@ type Config = BTreeMap<ConfigFile, Vec<u8>>;
 
 /// What all runners share.
 pub(crate) struct Shared {
-    pub(crate) installation: String,
+    pub(crate) installation: Installation,
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) root: PathBuf,
     pub(crate) output: LineSink,
@@ -53,6 +54,8 @@ pub(crate) enum Ensured {
     Unchanged,
     /// It runs anew and holds nothing.
     Fresh,
+    /// It cannot run on this machine, as was told before.
+    Missing,
 }
 
 /// Why an App's Fns of a runtime do not run.
@@ -72,9 +75,17 @@ impl Runners {
 
     /// Starts a runner, or starts it anew when the values it may read have changed. A runtime that is missing is told
     /// once.
-    pub(crate) fn ensure(&mut self, app: &Key, runtime: &str, config: &Config) -> Result<Ensured, StartError> {
+    pub(crate) fn ensure(
+        &mut self,
+        app: &Key,
+        runtime: &str,
+        config: &Config,
+    ) -> Result<Ensured, StartError> {
         let id = (app.clone(), runtime.to_owned());
-        if self.running.get(&id).is_some_and(|running| running.config == *config) || self.missing.contains(runtime) {
+        if self.missing.contains(runtime) {
+            return Ok(Ensured::Missing);
+        }
+        if self.running.get(&id).is_some_and(|running| running.config == *config) {
             return Ok(Ensured::Unchanged);
         }
         let host = HostProgram::unpack(runtime, &self.shared.root.join("hosts")).inspect_err(|_| {
@@ -108,7 +119,14 @@ impl Runners {
         while self.tasks.join_next().await.is_some() {}
     }
 
-    fn spawn(&mut self, app: &Key, runtime: &str, host: &HostProgram, folder: &Path, stop: CancellationToken) {
+    fn spawn(
+        &mut self,
+        app: &Key,
+        runtime: &str,
+        host: &HostProgram,
+        folder: &Path,
+        stop: CancellationToken,
+    ) {
         let control_socket = folder.join("c.sock");
         let process = host.process(&control_socket, Arc::clone(&self.shared.output));
         let config = RunnerConfig {
@@ -156,7 +174,12 @@ fn prepare(folder: &Path, config: &Config) -> io::Result<()> {
         };
         let parent = folder.join("config").join(kind).join(name);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&parent)?;
-        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(parent.join(key));
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(parent.join(key));
         file?.write_all(value)?;
     }
     Ok(())

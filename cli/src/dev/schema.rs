@@ -45,7 +45,7 @@ impl Schema {
             .and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref())
             .and_then(|schema| serde_json::to_value(schema).ok())
             .ok_or_else(|| SchemaError::Missing(name.clone()))?;
-        let schema = with_object_fields(schema);
+        let schema = with_folders(with_object_fields(schema));
         let validator = jsonschema::options()
             .build(&closed(schema.clone()))
             .map_err(|error| SchemaError::Invalid(name, error.to_string()))?;
@@ -77,6 +77,18 @@ fn with_object_fields(mut schema: Value) -> Value {
             serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
                 "required": ["name"], "properties": {"name": {"type": "string"}, "namespace": {"type": "string"}}}),
         );
+    }
+    schema
+}
+
+/// A Fn's `source.path` is `dev`'s alone: the CRD does not have it, nor does its rule count it. The plan counts.
+fn with_folders(mut schema: Value) -> Value {
+    let source = schema.pointer_mut("/properties/spec/properties/source").and_then(Value::as_object_mut);
+    if let Some(source) = source.filter(|source| source.contains_key("x-kubernetes-validations")) {
+        source.remove("x-kubernetes-validations");
+        if let Some(fields) = source.get_mut("properties").and_then(Value::as_object_mut) {
+            fields.insert("path".into(), serde_json::json!({"type": "string", "minLength": 1}));
+        }
     }
     schema
 }
@@ -187,7 +199,10 @@ mod tests {
     }
 
     fn fn_manifest(spec: Value) -> Value {
-        json!({"apiVersion": "funcatron.dev/v1alpha1", "kind": "Fn", "metadata": {"name": "a"}, "spec": spec})
+        let mut manifest =
+            json!({"apiVersion": "funcatron.dev/v1alpha1", "kind": "Fn", "metadata": {"name": "a"}});
+        manifest["spec"] = spec;
+        manifest
     }
 
     #[test]
@@ -195,6 +210,13 @@ mod tests {
         let schema = Schema::of(&Function::crd()).unwrap();
         let spec = json!({"app": "shop", "runtime": "python", "source": {"inline": "def handler(ctx, data): pass"},
             "env": [{"name": "A", "value": "1"}], "timeout": "10s", "concurrency": 2});
+        assert_eq!(schema.check(&fn_manifest(spec)), vec![]);
+    }
+
+    #[test]
+    fn a_folder_is_a_source_here() {
+        let schema = Schema::of(&Function::crd()).unwrap();
+        let spec = json!({"app": "shop", "runtime": "python", "source": {"path": "code"}});
         assert_eq!(schema.check(&fn_manifest(spec)), vec![]);
     }
 

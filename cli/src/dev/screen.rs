@@ -1,82 +1,123 @@
 //! What `dev` shows people: where things answer, what is wrong, and the lines their functions write.
-#![allow(clippy::print_stdout, reason = "`dev` talks to a person at a terminal")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "`dev` talks to a person at a terminal")]
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use funcatron_routing::app_table::HttpTriggerEntry;
 use serde_json::Value;
 
 use super::control::Word;
 use super::fleet::Notice;
 use super::manifests::{Key, Problem};
-use super::plan::Plan;
+use super::plan::{BindingPlan, Plan};
+
+/// Where things are served.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    /// Routes and HTTP triggers.
+    pub(crate) public: SocketAddr,
+    /// Fns by name.
+    pub(crate) internal: SocketAddr,
+}
+
+/// What a person has seen, so that only news is shown.
+pub(crate) struct Screen {
+    addresses: Addresses,
+    told: BTreeSet<String>,
+    listed: String,
+}
+
+impl Screen {
+    pub(crate) fn new(addresses: Addresses) -> Self {
+        Self { addresses, told: BTreeSet::new(), listed: String::new() }
+    }
+
+    /// Problems and what answers, where either has changed.
+    pub(crate) fn show(&mut self, plan: &Plan) {
+        let now: BTreeSet<String> = plan.problems.iter().map(Problem::to_string).collect();
+        for problem in now.difference(&self.told) {
+            println!("error: {problem}");
+        }
+        if now.is_empty() && !self.told.is_empty() {
+            println!("all manifests are fine again");
+        }
+        self.told = now;
+        let list = list(plan, self.addresses);
+        if list != self.listed {
+            println!("{list}");
+            self.listed = list;
+        }
+    }
+
+    /// What happened.
+    pub(crate) fn show_word(&self, word: &Word) {
+        match word {
+            Word::Notice(notice) => show_notice(notice),
+            Word::Problem(message) => println!("error: {message}"),
+            Word::Settled => {
+                println!(
+                    "ready: http://{}   (Ctrl-C ends it, after the calls in flight)",
+                    self.addresses.public
+                );
+            }
+        }
+    }
+}
+
+/// Why `dev` ended.
+pub(crate) fn show_end(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
 
 /// Everything that answers, with its URL.
-pub(crate) fn show_plan(plan: &Plan, public: SocketAddr, internal: SocketAddr) {
-    println!("\nRoutes");
+fn list(plan: &Plan, addresses: Addresses) -> String {
+    let Addresses { public, internal } = addresses;
+    let mut lines = vec![String::new(), "Routes".to_owned()];
     for table in plan.routes.values() {
         let base = table.base_path().trim_end_matches('/');
-        println!("  {:<24} http://{public}{base}/   {} operations", table.route(), table.operations());
+        lines.push(format!(
+            "  {:<24} http://{public}{base}/   {} operations",
+            table.route(),
+            table.operations()
+        ));
         for rule in table.rules() {
             let fns: Vec<&str> = rule.backends().iter().map(|backend| backend.fn_name.as_str()).collect();
             let method = rule.method().map_or("ANY", |method| method.as_str());
-            println!("    {method:<7} {base}{:<30} → {}", rule.path().text(), fns.join(", "));
+            lines.push(format!("    {method:<7} {base}{:<30} → {}", rule.path().text(), fns.join(", ")));
         }
     }
-    println!("Functions");
-    for (key, app) in &plan.apps {
-        for name in app.fns.keys() {
-            println!("  {name:<24} http://{internal}/invoke/{}/{name}", key.namespace);
+    lines.push("Functions".to_owned());
+    for (Key { namespace, name: app_name }, app) in &plan.apps {
+        let fns = app.fns.keys();
+        lines.extend(fns.map(|name| format!("  {name:<24} http://{internal}/invoke/{namespace}/{name}")));
+        for HttpTriggerEntry { name, source, fn_name } in &app.triggers {
+            let url = format!("http://{public}/t/{namespace}/{app_name}{source}");
+            lines.push(format!("  {name:<24} {url}   Trigger → {fn_name}"));
         }
-        for trigger in &app.triggers {
-            let path = format!("/t/{}/{}{}", key.namespace, key.name, trigger.source);
-            println!("  {:<24} http://{public}{path}   Trigger → {}", trigger.name, trigger.fn_name);
-        }
-        for binding in &app.bindings {
-            println!("  {:<24} exchange {}, key {}   Trigger", binding.fn_name, binding.exchange, binding.key);
+        for BindingPlan { fn_name, exchange, key } in &app.bindings {
+            lines.push(format!("  {fn_name:<24} exchange {exchange}, key {key}   Trigger"));
         }
     }
-    for note in &plan.notes {
-        println!("note: {note}");
-    }
-    println!();
+    lines.extend(plan.notes.iter().map(|note| format!("note: {note}")));
+    lines.push(String::new());
+    lines.join("\n")
 }
 
-/// Problems, each with its place; those told before are not told again.
-pub(crate) fn show_problems(problems: &[Problem], told: &mut BTreeMap<String, ()>) {
-    let now: BTreeMap<String, ()> = problems.iter().map(|problem| (problem.to_string(), ())).collect();
-    for problem in now.keys().filter(|problem| !told.contains_key(*problem)) {
-        println!("error: {problem}");
-    }
-    if problems.is_empty() && !told.is_empty() {
-        println!("all manifests are fine again");
-    }
-    *told = now;
-}
-
-/// What happened.
-pub(crate) fn show_word(word: &Word, public: SocketAddr) {
-    match word {
-        Word::Notice(Notice::Serving { fn_key, revision }) => {
-            println!("serving {} ({revision})", fn_name(fn_key));
-        }
-        Word::Notice(Notice::Failed { fn_key, reason, log, serving }) => {
+fn show_notice(notice: &Notice) {
+    match notice {
+        Notice::Serving { fn_key, revision } => println!("serving {} ({revision})", fn_key.name),
+        Notice::Failed { fn_key, reason, log, serving } => {
             let then = match serving {
                 Some(revision) => format!("{revision} serves on"),
                 None => "it does not serve".to_owned(),
             };
-            println!("error: Fn {} cannot be loaded: {reason}; {then}", fn_name(fn_key));
+            println!("error: Fn {} cannot be loaded: {reason}; {then}", fn_key.name);
             for line in log.lines() {
                 println!("  | {line}");
             }
         }
-        Word::Problem(message) => println!("error: {message}"),
-        Word::Settled => println!("ready: http://{public}   (Ctrl-C ends it, after the calls in flight)"),
     }
-}
-
-fn fn_name(key: &Key) -> &str {
-    &key.name
 }
 
 /// A line of a host: one JSON object, or text where the host itself speaks.

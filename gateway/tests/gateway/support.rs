@@ -109,7 +109,6 @@ pub(crate) struct Fixture {
 pub(crate) fn config(policy: HostPolicy, limits: Limits) -> GatewayConfig {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     GatewayConfig {
-        installation: "test".into(),
         public: any,
         internal: any,
         ops: any,

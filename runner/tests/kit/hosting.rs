@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use funcatron_broker::local::LocalBroker;
+use funcatron_broker::names::Installation;
 use funcatron_runner::{Mode, RunnerConfig, RunnerError, run};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +45,7 @@ impl Runner {
 
 pub fn config(dir: &Path, mode: Mode) -> RunnerConfig {
     RunnerConfig {
-        installation: INSTALLATION.into(),
+        installation: Installation::parse(INSTALLATION).unwrap(),
         namespace: NAMESPACE.into(),
         app: APP.into(),
         runner_name: "runner-1".into(),

@@ -92,6 +92,7 @@ pub(super) fn config_map_data(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
 /// A Secret's values by key; `stringData` wins, as on a cluster.
 fn secret_data(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
     let binary = secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
-    let text = secret.string_data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+    let text =
+        secret.string_data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
     binary.chain(text).collect()
 }

@@ -33,11 +33,22 @@ pub(crate) struct Plan {
     pub(crate) broken: BTreeSet<Broken>,
 }
 
+impl Plan {
+    /// The Fns of a runtime, of all Apps.
+    pub(crate) fn fns_of(&self, runtime: &str) -> Vec<&str> {
+        let fns = self.apps.values().flat_map(|app| &app.fns);
+        fns.filter(|(_, planned)| planned.revision.runtime.as_deref() == Some(runtime))
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
+}
+
 /// An object that cannot be planned from what the folder says now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Broken {
     Fn(Key),
     Route(Key),
+    Trigger(Key),
 }
 
 /// One App.

@@ -16,7 +16,8 @@ pub(super) fn plan(plan: &mut Plan, manifests: &Manifests) {
                 plan.routes.insert(key.clone(), table);
             }
             Err(faults) => {
-                let problems = faults.into_iter().map(|(pointer, message)| route.origin.problem(&pointer, message));
+                let problems =
+                    faults.into_iter().map(|(pointer, message)| route.origin.problem(&pointer, message));
                 plan.problems.extend(problems);
                 plan.broken.insert(Broken::Route(key.clone()));
             }
@@ -84,9 +85,11 @@ fn refuse_conflicts(plan: &mut Plan, manifests: &Manifests) {
         let key = Key::new(&key.namespace, &key.name);
         let Some(route) = manifests.routes.get(&key) else { continue };
         for conflict in conflicts {
-            let message = format!("{} belongs to Route {}, which comes first", conflict.claim, conflict.owner);
+            let message =
+                format!("{} belongs to Route {}, which comes first", conflict.claim, conflict.owner);
             plan.problems.push(route.origin.problem("/spec/hostnames", message));
         }
         plan.routes.remove(&key);
+        plan.broken.insert(Broken::Route(key));
     }
 }

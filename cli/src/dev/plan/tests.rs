@@ -37,7 +37,11 @@ fn the_shop_runs_whole_but_for_its_image() {
     let plan = plan_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shop"));
     assert_eq!(plan.problems, vec![]);
     assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
-    assert!(plan.notes[0].contains("invoice") && plan.notes[0].contains("needs a cluster"), "{:?}", plan.notes);
+    assert!(
+        plan.notes[0].contains("invoice") && plan.notes[0].contains("needs a cluster"),
+        "{:?}",
+        plan.notes
+    );
     let app = &plan.apps[&shop()];
     let fns: Vec<&str> = app.fns.keys().map(String::as_str).collect();
     assert_eq!(fns, ["get-order", "list-orders", "on-paid", "page", "page-next"]);
@@ -51,9 +55,16 @@ fn the_shop_runs_whole_but_for_its_image() {
 fn a_missing_key_of_a_secret_is_named() {
     let more = "  env: [{name: TOKEN, valueFrom: {secretKeyRef: {name: db, key: url}}}]\n";
     let problem = only_problem(&plan_text(&format!("{APP}{}", function("a", more))));
-    for word in ["a.yaml:12", "spec.env", "TOKEN", "url", "Secret db"] {
+    for word in ["a.yaml:13", "spec.env", "TOKEN", "url", "Secret db"] {
         assert!(problem.contains(word), "{word} in {problem}");
     }
+}
+
+#[test]
+fn a_fn_has_exactly_one_source() {
+    let both = function("a", "").replace("source: {inline", "source: {path: code, inline");
+    let problem = only_problem(&plan_text(&format!("{APP}{both}")));
+    assert!(problem.contains("spec.source: set exactly one of `inline`, `files` and `path`"), "{problem}");
 }
 
 #[test]

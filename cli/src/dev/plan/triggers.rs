@@ -5,7 +5,7 @@ use funcatron_crds::Trigger;
 use funcatron_routing::app_table::HttpTriggerEntry;
 
 use super::super::manifests::{Key, Located, Manifests};
-use super::{BindingPlan, Plan, app_missing};
+use super::{BindingPlan, Broken, Plan, app_missing};
 
 /// A binding that names no key takes every message.
 const BINDING_KEY_DEFAULT: &str = "#";
@@ -15,6 +15,7 @@ pub(super) fn plan(plan: &mut Plan, manifests: &Manifests) {
     for (key, trigger) in &manifests.triggers {
         if let Err((pointer, message)) = plan_trigger(plan, manifests, key, trigger) {
             plan.problems.push(trigger.origin.problem(pointer, message));
+            plan.broken.insert(Broken::Trigger(key.clone()));
         }
     }
 }
@@ -52,7 +53,9 @@ fn plan_trigger(
     if let Some(queue) = &spec.queue {
         let key = queue.binding_key.as_deref().unwrap_or(BINDING_KEY_DEFAULT);
         BindingKey::parse(key).map_err(|error| ("/spec/queue/bindingKey", error.to_string()))?;
-        app.names.event_exchange(&queue.exchange).map_err(|error| ("/spec/queue/exchange", error.to_string()))?;
+        app.names
+            .event_exchange(&queue.exchange)
+            .map_err(|error| ("/spec/queue/exchange", error.to_string()))?;
         app.bindings.insert(BindingPlan {
             fn_name: spec.fn_name.clone(),
             exchange: queue.exchange.clone(),
