@@ -50,7 +50,20 @@ pub(crate) enum ApplyError {
     },
 }
 
+/// Whether the API server refused because the object's namespace is on its way out: all of it goes soon.
+pub(crate) fn is_leaving(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 impl ApplyError {
+    /// Whether the namespace is being deleted, so that nothing can be made in it and nothing need be.
+    pub(crate) fn is_leaving(&self) -> bool {
+        let (Self::Apply { source, .. } | Self::Delete { source, .. } | Self::Status { source, .. }) = self;
+        is_leaving(source)
+    }
+
     /// The API server's own words, for a status; connection trouble is not the user's.
     pub(crate) fn refusal(&self) -> Option<String> {
         let (Self::Apply { source, .. } | Self::Delete { source, .. } | Self::Status { source, .. }) = self;

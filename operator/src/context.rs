@@ -192,7 +192,9 @@ impl Context {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
+        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await
+            && !crate::apply::is_leaving(&error)
+        {
             warn!(kind = kind.as_str(), name = object.name_any(), %error, "cannot publish an event");
         }
     }

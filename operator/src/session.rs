@@ -105,6 +105,7 @@ fn complain(key: &Key, error: &ReconcileError) {
     let chain = chain(error);
     match error {
         ReconcileError::Broker(error) if error.is_down() => debug!(%key, chain, "waiting for the broker"),
+        ReconcileError::Apply(error) if error.is_leaving() => debug!(%key, chain, "its namespace is going"),
         _ => warn!(%key, error = chain, "cannot reconcile, trying again"),
     }
 }

@@ -60,7 +60,7 @@ impl RouteParts {
     ) -> Result<Self, RouteSpecError> {
         // Whole, so that a new field cannot be forgotten.
         let RouteSpec { app: _, hostnames, base_path, openapi, fn_name, operations, rules } = spec;
-        if openapi.is_some() == !rules.is_empty() || openapi.is_some() != document.is_some() {
+        if openapi.is_some() != rules.is_empty() || openapi.is_some() != document.is_some() {
             return Err(RouteSpecError::OpenApiOrRules);
         }
         let hostnames = if hostnames.is_empty() { hostnames_default } else { hostnames };

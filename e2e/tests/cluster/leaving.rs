@@ -56,7 +56,7 @@ fn deleting_an_app_leaves_nothing_and_its_sibling_serves_on() {
     cluster::all_ready(NAMESPACE, Duration::from_secs(45));
     let prefix = format!("{}.{NAMESPACE}.going", broker::installation());
     assert!(!broker::queues(&format!("{prefix}.")).unwrap().is_empty(), "there is something to leave behind");
-    assert_eq!(broker::users(&prefix).unwrap(), [prefix.clone()]);
+    assert_eq!(broker::users(&prefix).unwrap(), std::slice::from_ref(&prefix));
 
     let url = format!("{INTERNAL}/invoke/{NAMESPACE}/staying-fn");
     let host = "funcatron-internal.funcatron-system.svc";
