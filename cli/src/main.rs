@@ -77,7 +77,9 @@ fn start_logging(cli: &Cli) {
     let default =
         if matches!(cli.mode, Mode::Dev(_)) { "warn,funcatron_runner::session=error" } else { "info" };
     let filter = log_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref(), default);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr);
     match cli.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

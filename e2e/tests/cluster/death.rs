@@ -8,6 +8,8 @@ use e2e::cluster::{self, GATEWAY};
 use e2e::kubectl::{apply, get, kubectl};
 use e2e::wait::until;
 
+use crate::node;
+
 const NAMESPACE: &str = "e2e-death";
 const HOST: &str = "death.example.com";
 
@@ -62,20 +64,11 @@ fn restarts(pod: &str) -> anyhow::Result<u64> {
 
 /// The runner is the container's first process, which no signal from inside its namespace kills: its node does.
 fn kill_runner(pod: &str) -> anyhow::Result<()> {
-    let uid =
-        get(NAMESPACE, &[&format!("pod/{pod}")])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let folder = entry.path();
-        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-        let is_runner = read("cmdline").split('\0').take(2).eq(["/usr/bin/funcatron", "runner"]);
-        if is_runner && (read("cgroup").contains(&uid) || read("cgroup").contains(&uid.replace('-', "_"))) {
-            let pid = entry.file_name().to_string_lossy().into_owned();
-            let done = std::process::Command::new("kill").args(["-9", &pid]).status()?;
-            ensure!(done.success(), "kill -9 {pid}: {done}");
-            return Ok(());
-        }
-    }
-    anyhow::bail!("no runner process of pod {pod}")
+    let process = node::runner_of(NAMESPACE, pod)?;
+    let pid = process.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let done = std::process::Command::new("kill").args(["-9", pid]).status()?;
+    ensure!(done.success(), "kill -9 {pid}: {done}");
+    Ok(())
 }
 
 fn under_load(method: &str, runners: &[String]) -> LoadResult {

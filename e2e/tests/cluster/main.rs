@@ -9,6 +9,7 @@ mod broker;
 mod death;
 mod first_fn;
 mod leaving;
+mod node;
 mod quiet;
 mod rollover;
 mod shop;

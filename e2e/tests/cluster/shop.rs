@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use e2e::client::{get as http_get, request};
-use e2e::cluster::{self, GATEWAY, GATEWAY_HOSTNAME};
+use e2e::cluster::{self, GATEWAY, GATEWAY_HOSTNAME, SYSTEM};
 use e2e::kubectl::{get, kubectl};
 use e2e::wait::until;
 
@@ -27,6 +27,7 @@ fn the_shop_answers_every_way_in() {
     an_http_trigger_reaches_its_fn();
     a_queue_trigger_runs_and_dead_letters();
     columns_tell();
+    nothing_secret_shows();
 }
 
 fn an_openapi_route_reaches_python_node_and_an_image() {
@@ -106,6 +107,39 @@ fn a_queue_trigger_runs_and_dead_letters() {
         kubectl(&["--namespace", NAMESPACE, "logs", "deployment/shop-python-runners", "--container", "host"])
             .unwrap();
     assert_eq!(logs.matches("ValueError: a payment cannot be negative").count(), 4, "four attempts:\n{logs}");
+}
+
+/// The value of the shop's Secret stands in no status, table or log of ours, and the runners' pods hold no token.
+fn nothing_secret_shows() {
+    const VALUE: &str = "only-an-example";
+    let objects =
+        "apps.funcatron.dev,fns,routes.funcatron.dev,triggers,deployments,controllerrevisions,events";
+    let shown = [
+        get(NAMESPACE, &[objects]).unwrap().to_string(),
+        get(SYSTEM, &["configmaps"]).unwrap().to_string(),
+        kubectl(&["--namespace", SYSTEM, "logs", "deployment/funcatron-operator", "--tail=-1"]).unwrap(),
+        kubectl(&[
+            "--namespace",
+            SYSTEM,
+            "logs",
+            "--selector=app.kubernetes.io/component=gateway",
+            "--tail=-1",
+        ])
+        .unwrap(),
+        kubectl(&["--namespace", NAMESPACE, "logs", "deployment/shop-python-runners", "--all-containers"])
+            .unwrap(),
+    ];
+    for text in shown {
+        assert!(!text.contains(VALUE), "{}", &text[..text.len().min(500)]);
+    }
+    for pod in get(NAMESPACE, &["pods"]).unwrap()["items"].as_array().unwrap() {
+        assert_eq!(pod["spec"]["automountServiceAccountToken"], false, "{}", pod["metadata"]["name"]);
+        let host = pod["spec"]["initContainers"].as_array().unwrap();
+        assert!(
+            !host[0].to_string().contains("AMQP"),
+            "user code's container holds no broker credentials: {host:?}"
+        );
+    }
 }
 
 fn columns_tell() {

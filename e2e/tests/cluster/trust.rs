@@ -14,7 +14,9 @@ use funcatron_broker::link::{Connector as _, ConsumeOptions, Link, LinkError, Ta
 use funcatron_broker::message::{CallId, Outcome, Reply};
 use funcatron_broker::names::{AppNames, Installation, QueueName};
 
-use crate::broker;
+use serde_json::{Value, json};
+
+use crate::{broker, node};
 
 const NAMESPACE: &str = "e2e-trust";
 
@@ -105,8 +107,39 @@ async fn an_apps_credentials_reach_nothing_of_another_app() {
     let _forward = Forward::start().unwrap();
     let installation = Installation::parse(broker::installation()).unwrap();
     let victim = AppNames::new(&installation, NAMESPACE, "victim").unwrap();
+    runner_pods_accept_no_connection();
     queues_are_refused(&victim).await;
     forged_replies_are_dropped(&installation, &victim).await;
+}
+
+/// Nothing listens in a runner's pod, and the policy that would refuse connections selects it.
+fn runner_pods_accept_no_connection() {
+    let pods = get(NAMESPACE, &["pods"]).unwrap();
+    let policies = get(NAMESPACE, &["networkpolicies"]).unwrap();
+    for pod in pods["items"].as_array().unwrap() {
+        let (name, labels) = (pod["metadata"]["name"].as_str().unwrap(), &pod["metadata"]["labels"]);
+        let selects = |policy: &Value| {
+            let wanted = policy["spec"]["podSelector"]["matchLabels"].as_object();
+            let all = wanted.is_some_and(|wanted| wanted.iter().all(|(key, value)| labels[key] == *value));
+            all && policy["spec"]["policyTypes"] == json!(["Ingress"])
+                && policy["spec"].get("ingress").is_none()
+        };
+        assert!(
+            policies["items"].as_array().unwrap().iter().any(selects),
+            "no policy selects {name}: {policies}"
+        );
+        if !cluster::is_built() {
+            continue;
+        }
+        let process = node::runner_of(NAMESPACE, name).unwrap();
+        for table in ["net/tcp", "net/tcp6"] {
+            let sockets = std::fs::read_to_string(process.join(table)).unwrap();
+            // The fourth column is the state, and 0A is LISTEN.
+            let listening: Vec<&str> =
+                sockets.lines().filter(|line| line.split_whitespace().nth(3) == Some("0A")).collect();
+            assert!(listening.is_empty(), "{name} listens: {listening:?}");
+        }
+    }
 }
 
 async fn queues_are_refused(victim: &AppNames) {
@@ -139,63 +172,55 @@ async fn forged_replies_are_dropped(installation: &Installation, victim: &AppNam
     let host = "funcatron-internal.funcatron-system.svc";
     let call =
         Load::start(&LoadPlan { method: "POST", url: &url, host, rate: 1, seconds: 1, body: "" }).unwrap();
-    let id: CallId = until("the victim runs", Duration::from_secs(10), || {
-        let logs = kubectl(&[
-            "--namespace",
-            NAMESPACE,
-            "logs",
-            "deployment/victim-python-runners",
-            "--container",
-            "host",
-        ])?;
-        let (_, rest) = logs.rsplit_once("call-id=").context("no call yet")?;
-        rest.get(..36).context("no whole id")?.parse().context("no id")
-    });
+    let id = call_under_way();
     let gateways = broker::queues(&format!("{installation}.gw.")).unwrap();
     assert!(!gateways.is_empty());
     let thief = format!("{installation}.{NAMESPACE}.thief");
+    let replies = installation.reply_exchange();
     for user in [None, Some(thief.as_str())] {
         let link = link_as_thief().await.unwrap();
         for (queue, _) in &gateways {
-            link.publish(
-                Target::exchange(&installation.reply_exchange(), queue),
-                forged(id, user).unwrap(),
-                false,
-            )
-            .await
-            .unwrap();
+            let reply = forged(id, user).unwrap();
+            link.publish(Target::exchange(&replies, queue), reply, false).await.unwrap();
         }
         link.close().await;
     }
     let link = link_as_thief().await.unwrap();
-    let target = installation.reply_exchange();
-    let posed = link
-        .publish_confirmed(
-            Target::exchange(&target, &gateways[0].0),
-            forged(id, Some(victim.user())).unwrap(),
-            false,
-        )
-        .await;
+    let reply = forged(id, Some(victim.user())).unwrap();
+    let posed = link.publish_confirmed(Target::exchange(&replies, &gateways[0].0), reply, false).await;
     assert!(posed.is_err(), "the broker checks who sets the victim's user-id: {posed:?}");
     let answer = call.finish().unwrap();
     assert_eq!(answer.bodies.keys().collect::<Vec<_>>(), ["the truth"], "{answer:?}");
     until("the forged replies are counted", Duration::from_secs(10), || {
-        let pods = get(SYSTEM, &["pods", "--selector=app.kubernetes.io/component=gateway"])?;
-        let mut forged = 0.0;
-        for pod in pods["items"].as_array().into_iter().flatten() {
-            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-            let metrics = kubectl(&[
-                "get",
-                "--raw",
-                &format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:9090/proxy/metrics"),
-            ])?;
-            forged += metrics
-                .lines()
-                .filter(|line| line.contains("forged") && !line.starts_with('#'))
-                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-                .sum::<f64>();
-        }
+        let forged = forged_counted()?;
         ensure!(forged >= 2.0, "{forged} counted");
         Ok(())
     });
+}
+
+/// The id of the victim's call, which its function tells in its log.
+fn call_under_way() -> CallId {
+    until("the victim runs", Duration::from_secs(10), || {
+        let logs =
+            ["--namespace", NAMESPACE, "logs", "deployment/victim-python-runners", "--container", "host"];
+        let logs = kubectl(&logs)?;
+        let (_, rest) = logs.rsplit_once("call-id=").context("no call yet")?;
+        rest.get(..36).context("no whole id")?.parse().context("no id")
+    })
+}
+
+/// Forged replies that the gateways have counted.
+fn forged_counted() -> anyhow::Result<f64> {
+    let pods = get(SYSTEM, &["pods", "--selector=app.kubernetes.io/component=gateway"])?;
+    let mut forged = 0.0;
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let metrics = format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:9090/proxy/metrics");
+        forged += kubectl(&["get", "--raw", &metrics])?
+            .lines()
+            .filter(|line| line.contains("forged") && !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum::<f64>();
+    }
+    Ok(forged)
 }
