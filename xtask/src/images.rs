@@ -267,8 +267,6 @@ impl<'a> Builder<'a> {
     fn bud(&self, name: &str, dockerfile: &Path, base: Option<&str>, context: &Path) -> Result<()> {
         let mut bud = self.buildah("bud");
         bud.args(["--isolation", "chroot", "--pull-never", "--tag", name]);
-        // Only the binary's own Dockerfile asks for it; the others let it pass.
-        bud.args(["--build-arg", "BINARY=funcatron"]);
         if let Some(base) = base {
             bud.arg("--build-arg").arg(format!("BASE={base}"));
         }
