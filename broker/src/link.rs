@@ -175,10 +175,15 @@ pub trait Link: Send + Sync {
     /// Makes things stand, in order; idempotent. Stops at the first that cannot.
     async fn declare(&self, items: &[Item]) -> Result<(), LinkError>;
 
-    /// Sends a message and waits for no word of the broker.
+    /// Sends a message and waits for no word of the broker: `Ok` says that it is on its way, after all that were
+    /// published before it to the same exchange. An error says that it was not and will not be sent. One that the broker
+    /// refuses is dropped, perhaps with those right behind it, and nobody is told: what matters is confirmed or answered.
     ///
     /// A mandatory message that no queue takes comes back through `take_returns`.
     async fn publish(&self, to: Target<'_>, message: Envelope, mandatory: bool) -> Result<(), LinkError>;
+
+    /// Waits until what was published so far has left this process, whose death it then survives.
+    async fn flush(&self) -> Result<(), LinkError>;
 
     /// Sends a message and waits for the broker's word.
     async fn publish_confirmed(
@@ -210,7 +215,7 @@ pub trait Link: Send + Sync {
     /// Waits until the link is down and says why.
     async fn closed(&self) -> String;
 
-    /// Takes the link down; what is unsettled goes back to its queues.
+    /// Takes the link down, once what was published has left; what is unsettled goes back to its queues.
     async fn close(&self);
 }
 
@@ -307,10 +312,29 @@ pub(crate) enum Settle {
 impl Delivery {
     /// Done with: the broker forgets it. `Ok` says that the word is on its way.
     pub async fn ack(self) -> Result<(), LinkError> {
-        match self.settle {
-            Settle::None => Ok(()),
-            Settle::Amqp(settle) => settle.ack().await,
-            Settle::Local(settle) => settle.ack(),
+        Self::ack_all([self]).await
+    }
+
+    /// Done with all of these: as `ack`, in fewer words.
+    pub async fn ack_all(all: impl IntoIterator<Item = Self>) -> Result<(), LinkError> {
+        let (mut over_amqp, mut outcome) = (Vec::new(), Ok(()));
+        for delivery in all {
+            match delivery.settle {
+                Settle::None => {}
+                Settle::Amqp(settle) => over_amqp.push(settle),
+                Settle::Local(settle) => outcome = outcome.and(settle.ack()),
+            }
+        }
+        outcome.and(crate::amqp::AmqpSettle::ack_all(over_amqp).await)
+    }
+
+    /// Whether its consumer is sent more without it being settled, since at most half its prefetch is out: then an
+    /// acknowledgement can wait for others without holding anything up.
+    pub fn leaves_room(&self) -> bool {
+        match &self.settle {
+            Settle::None => true,
+            Settle::Amqp(settle) => settle.leaves_room(),
+            Settle::Local(_) => false,
         }
     }
 

@@ -42,10 +42,27 @@ enum Mode {
     Ready(ready::ReadyArgs),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(&cli);
+    let mut threads = match cli.mode {
+        // A runner serves one pod's functions: one thread is enough, and it wakes no other for every call.
+        Mode::Runner(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    match threads.enable_all().build() {
+        Ok(threads) => threads.block_on(run(cli)),
+        Err(error) => {
+            tracing::error!("start a runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> ExitCode {
     // One crypto provider for all that speaks TLS; a second call would be a fault of this function alone.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider is installed already");

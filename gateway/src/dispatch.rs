@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use funcatron_broker::envelope::Envelope;
 use funcatron_broker::link::{LinkError, Target};
-use funcatron_broker::message::{Call, CallId, Intent, Outcome, Reply};
+use funcatron_broker::message::{CallId, CallRef, DecodeError, Intent, Outcome, Reply};
 use http::{HeaderMap, Method};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, warn};
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::apps::{AppPart, FnPart, RevisionPart};
@@ -80,7 +80,7 @@ impl Clock {
 
 /// How one attempt ended.
 enum Ended {
-    Reply(Box<Envelope>),
+    Reply(Box<Result<Reply, DecodeError>>),
     /// No queue took it.
     Returned,
     /// The link went before it was used.
@@ -137,7 +137,7 @@ enum Next {
 /// Decides what follows an attempt.
 async fn after(core: &Core, ended: Ended, tries: &mut Tries, idempotent: bool) -> Next {
     match ended {
-        Ended::Reply(envelope) => return after_reply(core, *envelope, tries, idempotent),
+        Ended::Reply(reply) => return after_reply(core, *reply, tries, idempotent),
         Ended::Deadline => return Next::GiveUp(Problem::DeadlinePassed),
         Ended::Unsendable => return Next::GiveUp(Problem::HeadTooLarge),
         Ended::Unpublished if tries.unpublished < UNPUBLISHED_MAX => {
@@ -158,8 +158,8 @@ async fn after(core: &Core, ended: Ended, tries: &mut Tries, idempotent: bool) -
     again(core, tries, Problem::OutcomeUnknown)
 }
 
-fn after_reply(core: &Core, envelope: Envelope, tries: &mut Tries, idempotent: bool) -> Next {
-    let reply = match Reply::from_envelope(envelope) {
+fn after_reply(core: &Core, reply: Result<Reply, DecodeError>, tries: &mut Tries, idempotent: bool) -> Next {
+    let reply = match reply {
         Ok(reply) => reply,
         Err(error) => {
             return Next::GiveUp(Problem::FunctionFailed(format!("the reply is nonsense: {error}")));
@@ -228,14 +228,10 @@ async fn attempt(
             debug!(why, call = %call.id, "a call cannot travel");
             return Ok(Ended::Unsendable);
         }
-        // An earlier message had closed the channel; this one was not sent.
-        Ok(Err(LinkError::Channel { .. })) => {
+        Ok(Err(error)) => {
+            debug!(%error, call = %call.id, "could not publish");
             core.pending.remove(call.id);
             return Ok(Ended::Unpublished);
-        }
-        Ok(Err(error)) => {
-            warn!(%error, call = %call.id, "could not publish");
-            return Ok(Ended::LinkLost);
         }
     }
     Ok(wait(core, &app, &revision, told, deadline, is_idempotent(&call.method)).await)
@@ -258,9 +254,9 @@ fn current_revision(
 
 fn message(call: &Submission, revision: &RevisionPart, session: &Session, attempt: u32) -> Option<Envelope> {
     let Submission { id, to, method, url, headers, body, clock } = call;
-    let message = Call {
+    let message = CallRef {
         id: CallId::from_uuid(*id),
-        reply_to: Some(session.reply_to.clone()),
+        reply_to: Some(&session.reply_to),
         deadline_ms: clock.submitted_unix_ms.saturating_add(clock.timeout_ms()),
         timeout_ms: clock.timeout_ms(),
         expiration_ms: Some(clock.left_ms()),
@@ -268,18 +264,18 @@ fn message(call: &Submission, revision: &RevisionPart, session: &Session, attemp
         persistent: false,
         attempt,
         intent: to.intent,
-        method: method.clone(),
-        url: url.clone(),
-        app: to.app.app.to_string(),
-        fn_name: to.function.name.to_string(),
-        revision: revision.entry.name.as_str().to_owned(),
-        operation: to.operation.clone(),
-        template: to.template.clone(),
-        params: to.params.clone(),
-        headers: headers.clone(),
-        body: body.clone(),
+        method,
+        url,
+        app: &to.app.app,
+        fn_name: &to.function.name,
+        revision: revision.entry.name.as_str(),
+        operation: to.operation.as_deref(),
+        template: to.template.as_deref(),
+        params: &to.params,
+        headers,
+        body,
     };
-    let encoded = message.into_envelope();
+    let encoded = message.to_envelope();
     encoded.inspect_err(|error| debug!(%error, call = %id, "a call cannot be encoded")).ok()
 }
 
@@ -312,7 +308,7 @@ async fn wait(
 
 fn heard(signal: Result<Signal, oneshot::error::RecvError>) -> Ended {
     match signal {
-        Ok(Signal::Reply(envelope)) => Ended::Reply(envelope),
+        Ok(Signal::Reply(reply)) => Ended::Reply(reply),
         Ok(Signal::Returned) => Ended::Returned,
         // An entry that is dropped untold was replaced, which its own call alone does.
         Ok(Signal::LinkLost) | Err(_) => Ended::LinkLost,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use funcatron_broker::envelope::Envelope;
+use funcatron_broker::message::{Call, DecodeError, Outcome, Reply, Unread};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -21,8 +22,8 @@ const SHARDS: usize = 64;
 /// What a waiting call is told.
 #[derive(Debug)]
 pub(crate) enum Signal {
-    /// A reply of the right sender; still to be read.
-    Reply(Box<Envelope>),
+    /// A reply of the right sender, or why what it sent is none.
+    Reply(Box<Result<Reply, DecodeError>>),
     /// No queue took the message.
     Returned,
     /// The link over which it was published is down.
@@ -123,26 +124,31 @@ impl Pending {
     }
 
     /// Tells a call of its reply, if the reply counts.
-    pub(crate) fn settle(&self, reply: Envelope) -> Settled {
-        let Some(id) = named(reply.properties.correlation_id.as_deref()) else { return Settled::Nameless };
-        let attempt = reply.headers.int("fn-attempt").and_then(|attempt| u32::try_from(attempt).ok());
-        let answers = reply.headers.text("fn-outcome") == Some("answer");
-        let sender = reply.properties.user_id.as_deref();
+    pub(crate) fn settle(&self, reply: Result<Reply, Unread>) -> Settled {
+        let (id, sender, attempt, answers) = match &reply {
+            Ok(Reply { id, user_id, attempt, outcome, .. }) => {
+                (Some(*id), user_id, Some(*attempt), matches!(outcome, Outcome::Answer(_)))
+            }
+            Err(Unread { id, user_id, attempt, .. }) => (*id, user_id, *attempt, false),
+        };
+        let Some(id) = id else { return Settled::Nameless };
         let mut verdict = Settled::Late;
-        let entry = self.take(id, |entry| {
-            verdict = entry.judge(sender, attempt, answers);
+        let entry = self.take(id.uuid(), |entry| {
+            verdict = entry.judge(sender.as_deref(), attempt, answers);
             verdict == Settled::Told
         });
-        let told = entry.map(|entry| entry.tell.send(Signal::Reply(Box::new(reply))));
+        let reply = || Box::new(reply.map_err(|unread| unread.reason));
+        let told = entry.map(|entry| entry.tell.send(Signal::Reply(reply())));
         // A call that left a moment ago hears nothing any more.
         if told.is_some_and(|told| told.is_err()) { Settled::Late } else { verdict }
     }
 
     /// Tells a call that no queue took it.
     pub(crate) fn returned(&self, message: &Envelope) -> Settled {
-        let Some(id) = named(message.properties.message_id.as_deref()) else { return Settled::Nameless };
-        let attempt = message.headers.int("fn-attempt");
-        let entry = self.take(id, |entry| Some(i64::from(entry.attempt)) == attempt);
+        let id = message.properties.message_id.as_deref().and_then(|id| Uuid::try_parse(id).ok());
+        let Some(id) = id else { return Settled::Nameless };
+        let attempt = Call::attempt_of(message);
+        let entry = self.take(id, |entry| Some(entry.attempt) == attempt);
         let told = entry.is_some_and(|entry| entry.tell.send(Signal::Returned).is_ok());
         if told { Settled::Told } else { Settled::Late }
     }
@@ -176,26 +182,26 @@ impl Entry {
     }
 }
 
-fn named(id: Option<&str>) -> Option<Uuid> {
-    Uuid::try_parse(id?).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use funcatron_broker::envelope::{Headers, Properties};
+    use funcatron_broker::message::CallId;
+    use http::{HeaderMap, StatusCode};
 
     use super::*;
 
-    fn reply(id: Uuid, user: Option<&str>, attempt: i64, outcome: &str) -> Envelope {
+    const ANSWER: Outcome = Outcome::Answer(StatusCode::OK);
+
+    fn reply(id: Uuid, user: Option<&str>, attempt: u32, outcome: Outcome) -> Result<Reply, Unread> {
+        let (id, user_id) = (CallId::from_uuid(id), user.map(str::to_owned));
+        Ok(Reply { id, user_id, attempt, outcome, headers: HeaderMap::new(), body: Bytes::new() })
+    }
+
+    fn message(id: Uuid, attempt: u32) -> Envelope {
         let mut headers = Headers::default();
-        headers.insert("fn-attempt", attempt);
-        headers.insert("fn-outcome", outcome);
-        let properties = Properties {
-            correlation_id: Some(id.to_string()),
-            message_id: Some(id.to_string()),
-            user_id: user.map(str::to_owned),
-            ..Properties::default()
-        };
+        headers.insert("fn-call", format!(r#"{{"attempt":{attempt}}}"#));
+        let properties = Properties { message_id: Some(id.to_string()), ..Properties::default() };
         Envelope { properties, headers, ..Envelope::default() }
     }
 
@@ -209,9 +215,9 @@ mod tests {
     async fn a_reply_reaches_its_call_once() {
         let (pending, id) = (Pending::new(), Uuid::now_v7());
         let told = pending.insert(id, 1, 1, &user());
-        assert_eq!(pending.settle(reply(id, SHOP, 1, "answer")), Settled::Told);
+        assert_eq!(pending.settle(reply(id, SHOP, 1, ANSWER)), Settled::Told);
         assert!(matches!(told.await.unwrap(), Signal::Reply(_)));
-        assert_eq!(pending.settle(reply(id, SHOP, 1, "answer")), Settled::Late);
+        assert_eq!(pending.settle(reply(id, SHOP, 1, ANSWER)), Settled::Late);
         assert_eq!(pending.len(), 0);
     }
 
@@ -220,13 +226,13 @@ mod tests {
         let (pending, id) = (Pending::new(), Uuid::now_v7());
         let _told = pending.insert(id, 1, 1, &user());
         for sender in [None, Some(""), Some("i.team-a.shop2"), Some("i.team-b.shop")] {
-            assert_eq!(pending.settle(reply(id, sender, 1, "answer")), Settled::Forged, "{sender:?}");
+            assert_eq!(pending.settle(reply(id, sender, 1, ANSWER)), Settled::Forged, "{sender:?}");
         }
-        assert_eq!(pending.settle(reply(id, SHOP, 2, "answer")), Settled::Forged);
+        assert_eq!(pending.settle(reply(id, SHOP, 2, ANSWER)), Settled::Forged);
         assert_eq!(pending.len(), 1);
-        let mut nameless = reply(id, SHOP, 1, "answer");
-        nameless.properties.correlation_id = Some("x".into());
-        assert_eq!(pending.settle(nameless), Settled::Nameless);
+        let reason = DecodeError::Missing("correlation-id");
+        let nameless = Unread { reason, id: None, user_id: SHOP.map(str::to_owned), attempt: Some(1) };
+        assert_eq!(pending.settle(Err(nameless)), Settled::Nameless);
     }
 
     #[test]
@@ -235,10 +241,10 @@ mod tests {
         let _first = pending.insert(id, 1, 1, &user());
         let mut second = pending.insert(id, 2, 1, &user());
         assert_eq!(pending.len(), 1);
-        assert_eq!(pending.settle(reply(id, SHOP, 1, "runner-lost")), Settled::Late);
-        assert_eq!(pending.returned(&reply(id, None, 1, "")), Settled::Late);
+        assert_eq!(pending.settle(reply(id, SHOP, 1, Outcome::RunnerLost)), Settled::Late);
+        assert_eq!(pending.returned(&message(id, 1)), Settled::Late);
         assert!(second.try_recv().is_err());
-        assert_eq!(pending.settle(reply(id, SHOP, 1, "answer")), Settled::Told);
+        assert_eq!(pending.settle(reply(id, SHOP, 1, ANSWER)), Settled::Told);
         assert!(matches!(second.try_recv(), Ok(Signal::Reply(_))));
     }
 
@@ -246,7 +252,7 @@ mod tests {
     fn a_returned_message_is_told_to_its_own_attempt() {
         let (pending, id) = (Pending::new(), Uuid::now_v7());
         let mut told = pending.insert(id, 2, 1, &user());
-        assert_eq!(pending.returned(&reply(id, None, 2, "")), Settled::Told);
+        assert_eq!(pending.returned(&message(id, 2)), Settled::Told);
         assert!(matches!(told.try_recv(), Ok(Signal::Returned)));
         assert!(!pending.remove(id));
     }

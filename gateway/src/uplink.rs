@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use funcatron_broker::link::{Connector, ConsumeOptions, Consumer, Event, Link, Returned};
+use funcatron_broker::message::Reply;
 use funcatron_broker::{names::Installation, names::QueueName, supervise, topology};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -113,7 +114,11 @@ impl Uplink {
         loop {
             tokio::select! {
                 event = replies.next() => match event {
-                    Some(Event::Delivery(delivery)) => self.count(self.pending.settle(delivery.envelope)),
+                    Some(Event::Delivery(delivery)) => {
+                        for reply in Reply::read_all(delivery.envelope) {
+                            self.count(self.pending.settle(reply));
+                        }
+                    }
                     Some(Event::CancelledByServer) | None => {
                         warn!(failure = ?replies.failure(), "reply queue lost");
                         return;

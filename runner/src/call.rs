@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use funcatron_broker::link::{Delivery, Envelope, LinkError, Target};
+use funcatron_broker::link::{Delivery, Envelope};
 use funcatron_broker::message::{Call, CallId, Outcome, Reply, ReportEvent, is_ours};
 use http::{HeaderMap, Request};
 use http_body_util::Full;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::admission::{Admission, Start, admit};
 use crate::cancelled::Cancelled;
@@ -19,6 +19,7 @@ use crate::http_stream::client::ExchangeError;
 use crate::http_stream::request;
 use crate::instance::{Breakage, Instance};
 use crate::session::{Identity, News, Session, now_ms};
+use crate::settler::{Last, LastWord};
 use crate::slots::Lane;
 
 /// A function's library that keeps the deadline itself answers 504 right at it, and its process need not die.
@@ -71,13 +72,6 @@ pub(crate) struct Settlement {
     headers: HeaderMap,
     body: Bytes,
     last_word: LastWord,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LastWord {
-    Ack,
-    TryAgain,
-    DeadLetter,
 }
 
 /// What becomes of a delivery when it comes.
@@ -269,43 +263,11 @@ impl Caller {
         if session.is_down() {
             return;
         }
-        if let Some(asker) = asker
-            && let Err(error) =
-                self.reply(&session, asker, Attempted { outcome: result, headers, body }).await
-        {
-            if matches!(error, LinkError::Closed(_)) {
-                return;
-            }
-            // The call has run: giving it to another would run it twice. Its asker learns by its deadline.
-            warn!(%error, "reply not sent");
-        }
-        let settled = match last_word {
-            LastWord::Ack => delivery.ack().await,
-            LastWord::TryAgain => delivery.reject(true).await,
-            LastWord::DeadLetter => delivery.reject(false).await,
-        };
-        if let Err(error) = settled {
-            debug!(%error, "delivery not settled");
-        }
-    }
-
-    async fn reply(&self, session: &Session, asker: Asker, attempted: Attempted) -> Result<(), LinkError> {
-        let Asker { id, attempt, reply_to } = asker;
-        let Attempted { outcome, headers, body } = attempted;
-        let user_id = self.identity.names.user();
-        let reply = Reply { id, user_id: Some(user_id.to_owned()), attempt, outcome, headers, body };
-        let to = Target::exchange(&self.identity.replies, &reply_to);
-        let refused = match reply.into_envelope() {
-            Ok(envelope) => match session.link.publish(to, envelope, false).await {
-                Err(LinkError::Unsendable(why)) => why,
-                sent => return sent,
-            },
-            Err(error) => error.to_string(),
-        };
-        let words = format!("the function's answer cannot be carried: {refused}");
-        let failed = Reply::without_answer(id, user_id, attempt, Outcome::Failed, words).into_envelope();
-        let failed = failed.map_err(|error| LinkError::Unsendable(error.to_string()))?;
-        session.link.publish(to, failed, false).await
+        let reply = asker.map(|Asker { id, attempt, reply_to }| {
+            let user_id = Some(self.identity.names.user().to_owned());
+            (reply_to, Reply { id, user_id, attempt, outcome: result, headers, body })
+        });
+        session.settler.settle(Last { delivery, word: last_word, reply }).await;
     }
 }
 

@@ -77,14 +77,14 @@ pub(crate) async fn run(
     let ready_file = Mutex::new(Some(ready_file));
     let keeper =
         Keeper { links: &links, socket, concurrency, subject, reporter, phases, ready_file: &ready_file };
-    let sessions = supervise(connector, links.finished.clone(), |link| session(&links, link));
+    let sessions = supervise(connector, links.finished(), |link| session(&links, link));
     let working = async {
         tokio::select! {
             ended = serve(hosting, Vec::new()) => keeper.tell_end(&ended).await,
             () = drain_after(&shutdown, &ready_file, &draining, drain) => {}
             () = keeper.keep() => {}
         }
-        links.finished.cancel();
+        links.finish().await;
     };
     tokio::join!(sessions, working);
 }

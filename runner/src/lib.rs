@@ -22,6 +22,7 @@ mod prepare;
 mod ready;
 mod registry;
 mod session;
+mod settler;
 mod shared;
 mod slots;
 mod taker;

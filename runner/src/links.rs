@@ -1,6 +1,7 @@
 //! What every runner does on each broker link: a queue of its own for cancels, and the session for all others.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use funcatron_broker::link::{ConsumeOptions, Consumer, Event, Link, LinkError, fresh_suffix};
 use funcatron_broker::message::Cancel;
@@ -12,6 +13,9 @@ use tracing::warn;
 
 use crate::cancelled::Cancelled;
 use crate::session::{Identity, Session, Sessions, now_ms};
+
+/// A frozen broker must not hold up a shutdown.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a session did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +33,7 @@ pub(crate) struct Links {
     pub cancelled: Arc<Cancelled>,
     sessions: watch::Sender<Option<Arc<Session>>>,
     /// Ends the last session, once everything in hand is settled.
-    pub finished: CancellationToken,
+    finished: CancellationToken,
 }
 
 /// A session that has begun; it is over for all once this is dropped.
@@ -56,11 +60,26 @@ impl Links {
         self.sessions.subscribe()
     }
 
+    /// Cancelled once everything in hand is settled and no session is needed any more.
+    pub(crate) fn finished(&self) -> CancellationToken {
+        self.finished.clone()
+    }
+
+    /// Says the last words that wait to be said, and ends the last session.
+    pub(crate) async fn finish(&self) {
+        let session = self.sessions.borrow().clone();
+        if let Some(session) = session {
+            // What is not acknowledged by then is delivered again, and answered `runner-lost`, which nobody waits for.
+            let _ = tokio::time::timeout(FINISH_TIMEOUT, session.settler.finish()).await;
+        }
+        self.finished.cancel();
+    }
+
     /// Begins a session: cancels are heard before the first call is taken.
     pub(crate) async fn begin(&self, link: Arc<dyn Link>) -> Option<Begun> {
         match self.hear_cancels(&link).await {
             Ok(cancels) => {
-                let (session, down) = Session::new(link);
+                let (session, down) = Session::new(Arc::clone(&self.identity), link);
                 self.sessions.send_replace(Some(Arc::clone(&session)));
                 Some(Begun { session, cancels, sessions: self.sessions.clone(), _down: down })
             }

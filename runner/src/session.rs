@@ -11,6 +11,8 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
+use crate::settler::Settler;
+
 /// Who this runner is, and what it writes on everything it sends.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -24,6 +26,7 @@ pub(crate) struct Identity {
 /// A link and whether it is down.
 pub(crate) struct Session {
     pub link: Arc<dyn Link>,
+    pub settler: Settler,
     down: CancellationToken,
 }
 
@@ -35,9 +38,10 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// A session that is down once the guard is dropped.
-    pub(crate) fn new(link: Arc<dyn Link>) -> (Arc<Self>, DropGuard) {
+    pub(crate) fn new(identity: Arc<Identity>, link: Arc<dyn Link>) -> (Arc<Self>, DropGuard) {
         let down = CancellationToken::new();
-        let session = Arc::new(Self { link, down: down.clone() });
+        let settler = Settler::start(identity, Arc::clone(&link));
+        let session = Arc::new(Self { link, settler, down: down.clone() });
         (session, down.drop_guard())
     }
 

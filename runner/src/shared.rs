@@ -121,8 +121,7 @@ impl Shared {
             return;
         }
         let ready_file = Mutex::new(Some(ready_file));
-        let sessions =
-            supervise(connector, self.links.finished.clone(), |link| self.session(link, &ready_file));
+        let sessions = supervise(connector, self.links.finished(), |link| self.session(link, &ready_file));
         let drained = async {
             shutdown.cancelled().await;
             ready_file.lock().take();
@@ -139,7 +138,7 @@ impl Shared {
             warn!(revisions = self.hosted.len(), "calls still run at the end of the drain");
             self.abandoned.cancel();
         }
-        self.links.finished.cancel();
+        self.links.finish().await;
     }
 
     async fn session(self: &Arc<Self>, link: Arc<dyn Link>, ready_file: &Mutex<Option<ReadyFile>>) {

@@ -9,9 +9,11 @@ use futures::StreamExt as _;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicRejectOptions};
 use lapin::types::ShortString;
+use parking_lot::Mutex;
 
+use crate::amqp::tags::{Ack, Tags};
 use crate::amqp::{convert, errors};
-use crate::link::{Delivery, Event, HeaderValue, LinkError, Settle};
+use crate::link::{ConsumeOptions, Delivery, Event, HeaderValue, LinkError, Settle};
 
 /// Where quorum queues say how often a message failed.
 const DELIVERY_COUNT: &str = "x-delivery-count";
@@ -20,6 +22,8 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 struct Shared {
     channel: Channel,
     queue: String,
+    prefetch: u16,
+    tags: Mutex<Tags>,
 }
 
 pub(crate) struct AmqpConsumer {
@@ -39,9 +43,15 @@ impl std::fmt::Debug for AmqpConsumer {
 }
 
 impl AmqpConsumer {
-    pub(super) fn new(channel: Channel, queue: String, stream: lapin::Consumer, no_ack: bool) -> Self {
+    pub(super) fn new(
+        channel: Channel,
+        queue: String,
+        stream: lapin::Consumer,
+        options: ConsumeOptions,
+    ) -> Self {
+        let ConsumeOptions { prefetch, no_ack, .. } = options;
         let tag = stream.tag();
-        let shared = Arc::new(Shared { channel, queue });
+        let shared = Arc::new(Shared { channel, queue, prefetch, tags: Mutex::default() });
         Self { shared, stream, tag, no_ack, cancelled: false, over: false, failure: None }
     }
 
@@ -76,6 +86,7 @@ impl AmqpConsumer {
         let settle = if self.no_ack {
             Settle::None
         } else {
+            self.shared.tags.lock().take(delivery.delivery_tag);
             Settle::Amqp(AmqpSettle { shared: Arc::clone(&self.shared), tag: delivery.delivery_tag })
         };
         Delivery {
@@ -115,12 +126,29 @@ impl std::fmt::Debug for AmqpSettle {
 }
 
 impl AmqpSettle {
-    pub(crate) async fn ack(self) -> Result<(), LinkError> {
-        let settled = self.shared.channel.basic_ack(self.tag, BasicAckOptions::default());
-        queued(settled, &self.shared.queue).await
+    /// Acknowledges all of these, of whatever consumers, in as few words as can be.
+    pub(crate) async fn ack_all(mut all: Vec<Self>) -> Result<(), LinkError> {
+        let channel_of = |settle: &Self| Arc::as_ptr(&settle.shared).addr();
+        all.sort_unstable_by_key(channel_of);
+        let mut outcome = Ok(());
+        for of_one in all.chunk_by(|one, other| channel_of(one) == channel_of(other)) {
+            let [first, ..] = of_one else { continue };
+            let acks = first.shared.tags.lock().ack(of_one.iter().map(|settle| settle.tag).collect());
+            for Ack { tag, multiple } in acks {
+                let acked = first.shared.channel.basic_ack(tag, BasicAckOptions { multiple });
+                outcome = outcome.and(queued(acked, &first.shared.queue).await);
+            }
+        }
+        outcome
+    }
+
+    pub(crate) fn leaves_room(&self) -> bool {
+        let prefetch = usize::from(self.shared.prefetch);
+        prefetch == 0 || self.shared.tags.lock().out() <= prefetch / 2
     }
 
     pub(crate) async fn reject(self, requeue: bool) -> Result<(), LinkError> {
+        self.shared.tags.lock().settle(self.tag);
         let settled = self.shared.channel.basic_reject(self.tag, BasicRejectOptions { requeue });
         queued(settled, &self.shared.queue).await
     }

@@ -183,6 +183,11 @@ impl Link for AmqpLink {
         outbox.publish(to, message, mandatory).await
     }
 
+    async fn flush(&self) -> Result<(), LinkError> {
+        self.straight.flush().await?;
+        self.through.flush().await
+    }
+
     async fn publish_confirmed(
         &self,
         to: Target<'_>,
@@ -193,8 +198,8 @@ impl Link for AmqpLink {
         self.confirms.publish(to, message, mandatory).await
     }
 
-    async fn consume(&self, queue: &QueueName, options: ConsumeOptions) -> Result<Consumer, LinkError> {
-        let ConsumeOptions { prefetch, exclusive, no_ack } = options;
+    async fn consume(&self, queue: &QueueName, asked: ConsumeOptions) -> Result<Consumer, LinkError> {
+        let ConsumeOptions { prefetch, exclusive, no_ack } = asked;
         let name = queue.as_str();
         let channel = self.open_channel(name).await?;
         let started = async {
@@ -203,7 +208,7 @@ impl Link for AmqpLink {
             channel.basic_consume(name.into(), "".into(), options, FieldTable::default()).await
         };
         let stream = in_time(name, started).await?;
-        let consumer = AmqpConsumer::new(channel, name.to_owned(), stream, no_ack);
+        let consumer = AmqpConsumer::new(channel, name.to_owned(), stream, asked);
         Ok(Consumer(ConsumerKind::Amqp(consumer)))
     }
 
@@ -279,6 +284,8 @@ impl Link for AmqpLink {
 
     async fn close(&self) {
         let closing = async {
+            // Closing overtakes what is still to be written; an error says that the link is down already.
+            let _ = self.flush().await;
             self.confirms.close().await;
             // It may be down already, which is what is wanted.
             let _ = self.connection.close(200, "OK".into()).await;

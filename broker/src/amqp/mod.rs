@@ -11,6 +11,7 @@ mod convert;
 mod errors;
 mod link;
 mod outbox;
+mod tags;
 mod watch;
 
 use std::sync::Arc;

@@ -1,95 +1,143 @@
 //! Unconfirmed publishing on one channel that is opened again when an error closed it.
 //!
-//! A publish is queued in lapin and not waited for, until so much is unwritten that the socket is
-//! evidently slower than its writers: from there on each publish waits for its own bytes.
+//! Messages are gathered while whoever is ready to publish does so, and handed to lapin's thread together: it
+//! writes them at once, and is woken once. Nobody waits for that, until so much is unwritten that the socket is
+//! evidently slower than its writers: from there on each publish waits until its own bytes are out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use lapin::options::BasicPublishOptions;
-use lapin::{Channel, Connection};
-use parking_lot::RwLock;
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Connection};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tracing::warn;
 
 use crate::amqp::{convert, errors};
 use crate::link::{Envelope, LinkError, Target};
 
-/// lapin's queue of frames has no bound: this much may be in it before publishers wait.
+/// lapin's queue of frames has no bound: this much may be unwritten before publishers wait.
 const UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
-/// What a publish weighs beside body and headers, lest empty ones weigh nothing.
+/// What a publish weighs beside its body, lest empty ones weigh nothing.
 const PUBLISH_BYTES: usize = 256;
 
+/// Gathers and sends; ends what it runs once it is dropped.
 pub(super) struct Outbox {
+    shared: Arc<Shared>,
+    sending: AbortHandle,
+}
+
+struct Shared {
     connection: Arc<Connection>,
-    /// Shared by `Arc`: a clone of lapin's own channel is a dozen of them.
+    /// By `Arc`: a clone of lapin's own channel is a dozen of them.
     channel: RwLock<Option<Arc<Channel>>>,
-    opening: tokio::sync::Mutex<()>,
-    unwritten: AtomicUsize,
+    waiting: Mutex<Waiting>,
+    /// Something waits.
+    work: Notify,
+    /// Somebody wants to know when it is written.
+    asked: AtomicBool,
+    /// How many messages were written, or could not be.
+    written: watch::Sender<u64>,
+}
+
+/// What was published and is not with lapin yet.
+#[derive(Default)]
+struct Waiting {
+    messages: Vec<Outgoing>,
+    /// All that were ever published.
+    published: u64,
+    /// What is not known to be written, those with lapin included.
+    unwritten_bytes: usize,
+}
+
+impl Waiting {
+    /// Says whether it is the first that waits, and whether it has to wait for its bytes.
+    fn put(&mut self, message: Outgoing) -> (bool, bool) {
+        self.published += 1;
+        self.unwritten_bytes += message.weight();
+        self.messages.push(message);
+        (self.messages.len() == 1, self.is_crowded())
+    }
+
+    const fn is_crowded(&self) -> bool {
+        self.unwritten_bytes > UNWRITTEN_BYTES_MAX
+    }
+}
+
+struct Outgoing {
+    exchange: ShortString,
+    key: ShortString,
+    mandatory: bool,
+    properties: BasicProperties,
+    body: Bytes,
 }
 
 impl Outbox {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        let (channel, opening) = (RwLock::new(None), tokio::sync::Mutex::new(()));
-        Self { connection, channel, opening, unwritten: AtomicUsize::new(0) }
+        let shared = Arc::new(Shared {
+            connection,
+            channel: RwLock::new(None),
+            waiting: Mutex::default(),
+            work: Notify::new(),
+            asked: AtomicBool::new(false),
+            written: watch::Sender::new(0),
+        });
+        let sending = tokio::spawn(send_for_ever(Arc::clone(&shared))).abort_handle();
+        Self { shared, sending }
     }
 
-    /// Publishes; an error tells of this message or, where an earlier one closed the channel, that this
-    /// one was not sent: it may be published again, on a new channel.
+    /// Publishes, in order. `Ok` says that it is on its way.
     pub(super) async fn publish(
         &self,
         to: Target<'_>,
         message: Envelope,
         mandatory: bool,
     ) -> Result<(), LinkError> {
-        let channel = self.channel(to.key).await?;
-        let weight = PUBLISH_BYTES + message.body.len();
         let (properties, body) = convert::outgoing(message);
-        let exchange = to.exchange.map(AsRef::as_ref).unwrap_or_default();
-        let options = BasicPublishOptions { mandatory, immediate: false };
-        let sent = channel.basic_publish(exchange.into(), to.key.into(), options, &body, properties);
-        let mut sent = std::pin::pin!(sent);
-        // The first poll queues the frames, in order; what follows is only waiting.
-        let outcome = match futures::poll!(&mut sent) {
-            Poll::Ready(outcome) => outcome,
-            Poll::Pending if self.unwritten.fetch_add(weight, Ordering::Relaxed) < UNWRITTEN_BYTES_MAX => {
-                return Ok(());
-            }
-            Poll::Pending => {
-                let outcome = sent.await;
-                // Frames are written in order: with this one, all before it are out.
-                self.unwritten.store(0, Ordering::Relaxed);
-                outcome
-            }
-        };
-        outcome.map(drop).map_err(|error| errors::act(to.key, &error))
+        let exchange = to.exchange.map(AsRef::as_ref).unwrap_or_default().into();
+        let outgoing = Outgoing { exchange, key: to.key.into(), mandatory, properties, body };
+        self.up()?;
+        let (first, crowded) = self.shared.waiting.lock().put(outgoing);
+        if crowded {
+            // It is on its way all the same; those that wait for answers over a link hear of its end.
+            let _ = self.flush().await;
+            return Ok(());
+        }
+        if first {
+            self.shared.work.notify_one();
+        }
+        Ok(())
     }
 
-    /// The channel, opened at first need; a dead one is put away and told of once.
-    async fn channel(&self, name: &str) -> Result<Arc<Channel>, LinkError> {
-        if let Some(channel) = self.channel.read().as_ref().filter(|channel| is_open(channel)) {
-            return Ok(Arc::clone(channel));
+    /// Waits until all that was published is with the operating system.
+    pub(super) async fn flush(&self) -> Result<(), LinkError> {
+        let published = self.shared.waiting.lock().published;
+        let mut written = self.shared.written.subscribe();
+        if *written.borrow_and_update() >= published {
+            return self.up();
         }
-        let _alone = self.opening.lock().await;
-        let known = self.channel.read().clone();
-        match known {
-            Some(channel) if is_open(&channel) => return Ok(channel),
-            Some(_) if self.connection.status().connected() => {
-                *self.channel.write() = None;
-                let reason = "an earlier message closed it; this one was not sent".to_owned();
-                return Err(LinkError::Channel { name: name.to_owned(), reason });
-            }
-            _ => {}
+        self.shared.asked.store(true, Ordering::Relaxed);
+        self.shared.work.notify_one();
+        // The sender lives in `self`: it cannot be gone.
+        let _ = written.wait_for(|written| *written >= published).await;
+        self.up()
+    }
+
+    fn up(&self) -> Result<(), LinkError> {
+        match self.shared.connection.status().connected() {
+            true => Ok(()),
+            false => Err(LinkError::Closed("the connection is down".to_owned())),
         }
-        let opened = self.connection.create_channel().await.map_err(|error| errors::act(name, &error))?;
-        let opened = Arc::new(opened);
-        self.unwritten.store(0, Ordering::Relaxed);
-        *self.channel.write() = Some(Arc::clone(&opened));
-        Ok(opened)
     }
 
     /// Messages that came back, if the channel is open.
     pub(super) async fn returned(&self) -> Vec<lapin::message::BasicReturnMessage> {
-        let channel = self.channel.read().clone();
+        let channel = self.shared.channel.read().clone();
         match channel {
             // Without confirms there is nothing to wait for: this only fetches.
             Some(channel) => channel.wait_for_confirms().await.unwrap_or_default(),
@@ -98,6 +146,111 @@ impl Outbox {
     }
 }
 
-fn is_open(channel: &Channel) -> bool {
-    channel.status().connected()
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.sending.abort();
+    }
+}
+
+/// A publish that lapin has, until its bytes are written.
+type Sent = BoxFuture<'static, lapin::Result<()>>;
+
+async fn send_for_ever(shared: Arc<Shared>) {
+    let mut last: Option<Sent> = None;
+    let mut unwritten_bytes = 0;
+    loop {
+        shared.work.notified().await;
+        // Whoever is ready to publish does so first.
+        tokio::task::yield_now().await;
+        let asked = shared.asked.swap(false, Ordering::Relaxed);
+        let Taken { messages, published, bytes, crowded } = shared.take();
+        unwritten_bytes += bytes;
+        if !messages.is_empty() {
+            last = shared.hand_over(messages).await;
+        }
+        if asked || crowded {
+            // Frames are written in order: with the last, all before it are out.
+            if let Some(sent) = last.take() {
+                told(sent.await);
+            }
+            shared.waiting.lock().unwritten_bytes -= std::mem::take(&mut unwritten_bytes);
+            shared.written.send_replace(published);
+        }
+    }
+}
+
+/// What is to be handed over at once.
+struct Taken {
+    messages: Vec<Outgoing>,
+    published: u64,
+    bytes: usize,
+    crowded: bool,
+}
+
+impl Shared {
+    fn take(&self) -> Taken {
+        let mut waiting = self.waiting.lock();
+        let messages = std::mem::take(&mut waiting.messages);
+        let bytes = messages.iter().map(Outgoing::weight).sum();
+        Taken { messages, published: waiting.published, bytes, crowded: waiting.is_crowded() }
+    }
+
+    /// Queues messages in lapin, in order; what comes back is done when the last is written.
+    async fn hand_over(&self, mut messages: Vec<Outgoing>) -> Option<Sent> {
+        let last = messages.pop()?;
+        let channel = self.channel().await?;
+        // The first poll queues a message's frames; what follows is only waiting.
+        for message in messages {
+            let mut sent = std::pin::pin!(message.send(Arc::clone(&channel)));
+            // One that is refused closes the channel, and the last has the same error.
+            let _ = futures::poll!(&mut sent);
+        }
+        let mut sent: Sent = Box::pin(last.send(channel));
+        match futures::poll!(&mut sent) {
+            Poll::Pending => Some(sent),
+            Poll::Ready(sent) => {
+                told(sent);
+                None
+            }
+        }
+    }
+
+    /// The channel, opened at first need and after an error. Without one the connection is of no use: it is taken
+    /// down, and whoever waits for answers over it learns so.
+    async fn channel(&self) -> Option<Arc<Channel>> {
+        if let Some(channel) = self.channel.read().as_ref().filter(|channel| channel.status().connected()) {
+            return Some(Arc::clone(channel));
+        }
+        match self.connection.create_channel().await {
+            Ok(channel) => {
+                let channel = Arc::new(channel);
+                *self.channel.write() = Some(Arc::clone(&channel));
+                Some(channel)
+            }
+            Err(error) => {
+                warn!(reason = errors::text(&error), "no channel to publish on");
+                // It may be down already, which is what is wanted.
+                let _ = self.connection.close(504, "no channel to publish on".into()).await;
+                None
+            }
+        }
+    }
+}
+
+impl Outgoing {
+    fn weight(&self) -> usize {
+        PUBLISH_BYTES + self.body.len()
+    }
+
+    async fn send(self, channel: Arc<Channel>) -> lapin::Result<()> {
+        let Self { exchange, key, mandatory, properties, body } = self;
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        channel.basic_publish(exchange, key, options, &body, properties).await.map(drop)
+    }
+}
+
+fn told(sent: lapin::Result<()>) {
+    if let Err(error) = sent {
+        warn!(reason = errors::text(&error), "messages were not sent");
+    }
 }

@@ -95,6 +95,11 @@ impl Link for LocalLink {
         Ok(())
     }
 
+    async fn flush(&self) -> Result<(), LinkError> {
+        // A publish is in its queue, or has come back, before it returns.
+        self.state().map(drop)
+    }
+
     async fn publish_confirmed(
         &self,
         to: Target<'_>,

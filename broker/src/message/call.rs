@@ -2,19 +2,28 @@
 //!
 //! Never carries a secret of the platform's; what the client sent is all there is.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
+use crate::link::HEADERS_MAX;
 use crate::message::{CallId, DecodeError, EncodeError, WIRE_HEADER, WIRE_VERSION, fields, http_headers};
 
 /// AMQP's `type` of a call.
 const KIND: &str = "call";
-/// Headers of ours on a call, for the first allocation.
-const OWN_HEADERS: usize = 13;
+/// The header that says what is called, as JSON: one, since each costs everyone on the way far more than its bytes.
+const HEAD: &str = "fn-call";
+/// Headers of ours on a call.
+const OWN_HEADERS: usize = 3;
 
 /// Which of its doors a function is entered by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Intent {
     /// As an HTTP request with method, URL and headers.
     HttpRequest,
@@ -29,10 +38,6 @@ impl Intent {
             Self::HttpRequest => "httprequest",
             Self::Invoke => "invoke",
         }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::HttpRequest, Self::Invoke].into_iter().find(|intent| intent.as_str() == text)
     }
 }
 
@@ -93,157 +98,183 @@ pub struct Undecodable {
     pub attempt: u32,
 }
 
-impl Call {
+/// A call whose parts live elsewhere, to be sent.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "each field is the `Call`'s of that name")]
+pub struct CallRef<'a> {
+    pub id: CallId,
+    pub reply_to: Option<&'a str>,
+    pub deadline_ms: u64,
+    pub timeout_ms: u64,
+    pub expiration_ms: Option<u64>,
+    pub timestamp_s: Option<u64>,
+    pub persistent: bool,
+    pub attempt: u32,
+    pub intent: Intent,
+    pub method: &'a Method,
+    pub url: &'a str,
+    pub app: &'a str,
+    pub fn_name: &'a str,
+    pub revision: &'a str,
+    pub operation: Option<&'a str>,
+    pub template: Option<&'a str>,
+    pub params: &'a [(String, String)],
+    pub headers: &'a HeaderMap,
+    pub body: &'a Bytes,
+}
+
+/// What stands in `fn-call`.
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    deadline: u64,
+    timeout: u64,
+    attempt: NonZeroU32,
+    intent: Intent,
+    method: Cow<'a, str>,
+    url: Cow<'a, str>,
+    app: Cow<'a, str>,
+    #[serde(rename = "fn")]
+    fn_name: Cow<'a, str>,
+    revision: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    operation: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    template: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    params: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+}
+
+/// What is read of a head that makes no sense as a whole.
+#[derive(Deserialize)]
+struct AttemptOnly {
+    attempt: NonZeroU32,
+}
+
+impl CallRef<'_> {
     /// Makes it ready to be sent.
-    pub fn into_envelope(self) -> Result<Envelope, EncodeError> {
-        let mut http = self.headers;
-        let content_type = http_headers::take_content_type(&mut http);
-        let mut headers = Headers::with_capacity(OWN_HEADERS + http.keys_len());
-        let mut put = |name: &str, value: HeaderValue| headers.push(name.to_owned(), value);
-        put(WIRE_HEADER, HeaderValue::Int(WIRE_VERSION));
-        put("fn-deadline", wire_int(self.deadline_ms));
-        put("fn-timeout", wire_int(self.timeout_ms));
-        put("fn-attempt", HeaderValue::Int(i64::from(self.attempt)));
-        put("fn-intent", self.intent.as_str().into());
-        put("fn-method", self.method.as_str().into());
-        put("fn-url", self.url.into());
-        put("fn-app", self.app.into());
-        put("fn-name", self.fn_name.into());
-        put("fn-revision", self.revision.into());
-        if let Some(operation) = self.operation {
-            put("fn-operation", operation.into());
+    pub fn to_envelope(&self) -> Result<Envelope, EncodeError> {
+        let head = Head {
+            deadline: self.deadline_ms,
+            timeout: self.timeout_ms,
+            attempt: NonZeroU32::new(self.attempt).unwrap_or(NonZeroU32::MIN),
+            intent: self.intent,
+            method: self.method.as_str().into(),
+            url: self.url.into(),
+            app: self.app.into(),
+            fn_name: self.fn_name.into(),
+            revision: self.revision.into(),
+            operation: self.operation.map(Cow::from),
+            template: self.template.map(Cow::from),
+            params: self.params.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        };
+        let head = serde_json::to_string(&head).expect("text and numbers are JSON");
+        let mut headers = Headers::with_capacity(OWN_HEADERS);
+        headers.push(WIRE_HEADER.to_owned(), HeaderValue::Int(WIRE_VERSION));
+        headers.push(HEAD.to_owned(), HeaderValue::Text(head));
+        if let Some(lines) = http_headers::write(self.headers)? {
+            headers.push(http_headers::NAME.to_owned(), lines);
         }
-        if let Some(template) = self.template {
-            put("fn-template", template.into());
-        }
-        if !self.params.is_empty() {
-            let params = self.params.into_iter().map(|(name, value)| (name, HeaderValue::Text(value)));
-            put("fn-params", HeaderValue::Table(params.collect()));
-        }
-        http_headers::write(&http, &mut headers);
         let properties = Properties {
             kind: Some(KIND.to_owned()),
             message_id: Some(self.id.to_string()),
             correlation_id: None,
-            reply_to: self.reply_to,
-            content_type,
+            reply_to: self.reply_to.map(str::to_owned),
+            content_type: http_headers::content_type(self.headers).map(str::to_owned),
             user_id: None,
             expiration_ms: self.expiration_ms,
             timestamp_s: self.timestamp_s,
             persistent: self.persistent,
         };
-        fields::sendable(Envelope { properties, headers, body: self.body })
+        fields::sendable(Envelope { properties, headers, body: self.body.clone() })
+    }
+}
+
+impl Call {
+    /// Makes it ready to be sent.
+    pub fn into_envelope(self) -> Result<Envelope, EncodeError> {
+        let call = CallRef {
+            id: self.id,
+            reply_to: self.reply_to.as_deref(),
+            deadline_ms: self.deadline_ms,
+            timeout_ms: self.timeout_ms,
+            expiration_ms: self.expiration_ms,
+            timestamp_s: self.timestamp_s,
+            persistent: self.persistent,
+            attempt: self.attempt,
+            intent: self.intent,
+            method: &self.method,
+            url: &self.url,
+            app: &self.app,
+            fn_name: &self.fn_name,
+            revision: &self.revision,
+            operation: self.operation.as_deref(),
+            template: self.template.as_deref(),
+            params: &self.params,
+            headers: &self.headers,
+            body: &self.body,
+        };
+        call.to_envelope()
     }
 
     /// Reads a call; one that cannot be read says where to answer that.
-    pub fn from_envelope(envelope: Envelope) -> Result<Self, Box<Undecodable>> {
-        let id = fields::call_id("message-id", envelope.properties.message_id.as_deref()).ok();
-        let attempt = envelope.headers.get("fn-attempt").and_then(|value| fields::attempt(value).ok());
-        let reply_to = envelope.properties.reply_to.clone();
-        Self::read(envelope)
-            .map_err(|reason| Box::new(Undecodable { reason, id, reply_to, attempt: attempt.unwrap_or(1) }))
+    pub fn from_envelope(mut envelope: Envelope) -> Result<Self, Box<Undecodable>> {
+        let head = envelope.headers.remove(HEAD);
+        let (message_id, reply_to) = (&envelope.properties.message_id, &envelope.properties.reply_to);
+        let id = fields::call_id("message-id", message_id.as_deref()).ok();
+        let reply_to = reply_to.clone();
+        Self::read(envelope, head.as_ref()).map_err(|reason| {
+            let attempt = head.as_ref().map_or(1, attempt_of);
+            Box::new(Undecodable { reason, id, reply_to, attempt })
+        })
     }
 
-    fn read(envelope: Envelope) -> Result<Self, DecodeError> {
+    /// The attempt that a message is of, if it is a call.
+    pub fn attempt_of(envelope: &Envelope) -> Option<u32> {
+        envelope.headers.get(HEAD).map(attempt_of)
+    }
+
+    fn read(envelope: Envelope, head: Option<&HeaderValue>) -> Result<Self, DecodeError> {
         fields::check(&envelope, KIND)?;
-        let Envelope { properties, headers, body } = envelope;
-        let mut partial = Partial::default();
-        for (name, value) in headers {
-            partial.take(&name, value)?;
+        let Envelope { properties, mut headers, body } = envelope;
+        let head: Head<'_> = match head {
+            Some(HeaderValue::Text(json)) => serde_json::from_str(json)
+                .map_err(|error| fields::invalid(HEAD, fields::reason(&error.to_string())))?,
+            Some(other) => return Err(fields::wrong_type(HEAD, "text", other)),
+            None => return Err(DecodeError::Missing(HEAD)),
+        };
+        let mut http = headers.remove(http_headers::NAME).map_or(Ok(HeaderMap::new()), http_headers::read)?;
+        http_headers::restore_content_type(properties.content_type, &mut http)?;
+        let method = Method::from_bytes(head.method.as_bytes())
+            .map_err(|_| fields::invalid(HEAD, "method is not an HTTP method"))?;
+        if head.params.len() > HEADERS_MAX {
+            return Err(DecodeError::TooMany(head.params.len()));
         }
-        partial.finish(properties, body)
-    }
-}
-
-/// Beyond 2^63 there is no date to speak of; the cap keeps the encoding total.
-fn wire_int(number: u64) -> HeaderValue {
-    HeaderValue::Int(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-/// A call while its headers are being read, in one pass and without a copy.
-#[derive(Default)]
-struct Partial {
-    deadline_ms: Option<u64>,
-    timeout_ms: Option<u64>,
-    attempt: Option<u32>,
-    intent: Option<Intent>,
-    method: Option<Method>,
-    url: Option<String>,
-    app: Option<String>,
-    fn_name: Option<String>,
-    revision: Option<String>,
-    operation: Option<String>,
-    template: Option<String>,
-    params: Vec<(String, String)>,
-    headers: HeaderMap,
-}
-
-impl Partial {
-    fn take(&mut self, name: &str, value: HeaderValue) -> Result<(), DecodeError> {
-        if let Some(http) = name.strip_prefix(http_headers::PREFIX) {
-            return http_headers::read(http, value, &mut self.headers);
-        }
-        match name {
-            "fn-deadline" => self.deadline_ms = Some(fields::unsigned(name, &value)?),
-            "fn-timeout" => self.timeout_ms = Some(fields::unsigned(name, &value)?),
-            "fn-attempt" => self.attempt = Some(fields::attempt(&value)?),
-            "fn-intent" => self.intent = Some(intent(&fields::text(name, value)?)?),
-            "fn-method" => self.method = Some(method(&fields::text(name, value)?)?),
-            "fn-url" => self.url = Some(fields::text(name, value)?),
-            "fn-app" => self.app = Some(fields::text(name, value)?),
-            "fn-name" => self.fn_name = Some(fields::text(name, value)?),
-            "fn-revision" => self.revision = Some(fields::text(name, value)?),
-            "fn-operation" => self.operation = Some(fields::text(name, value)?),
-            "fn-template" => self.template = Some(fields::text(name, value)?),
-            "fn-params" => self.params = fields::texts(name, value)?,
-            // A newer minor version, the broker or a plugin may add what is not known here.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn finish(self, properties: Properties, body: Bytes) -> Result<Call, DecodeError> {
-        let Properties {
-            kind: _,
-            message_id,
-            correlation_id: _,
-            reply_to,
-            content_type,
-            user_id: _,
-            expiration_ms,
-            timestamp_s,
-            persistent,
-        } = properties;
-        let mut headers = self.headers;
-        http_headers::restore_content_type(content_type, &mut headers)?;
-        Ok(Call {
-            id: fields::call_id("message-id", message_id.as_deref())?,
-            reply_to,
-            deadline_ms: self.deadline_ms.ok_or(DecodeError::Missing("fn-deadline"))?,
-            timeout_ms: self.timeout_ms.ok_or(DecodeError::Missing("fn-timeout"))?,
-            expiration_ms,
-            timestamp_s,
-            persistent,
-            attempt: self.attempt.ok_or(DecodeError::Missing("fn-attempt"))?,
-            intent: self.intent.ok_or(DecodeError::Missing("fn-intent"))?,
-            method: self.method.ok_or(DecodeError::Missing("fn-method"))?,
-            url: self.url.ok_or(DecodeError::Missing("fn-url"))?,
-            app: self.app.ok_or(DecodeError::Missing("fn-app"))?,
-            fn_name: self.fn_name.ok_or(DecodeError::Missing("fn-name"))?,
-            revision: self.revision.ok_or(DecodeError::Missing("fn-revision"))?,
-            operation: self.operation,
-            template: self.template,
-            params: self.params,
-            headers,
+        let params = head.params.into_iter();
+        Ok(Self {
+            id: fields::call_id("message-id", properties.message_id.as_deref())?,
+            reply_to: properties.reply_to,
+            deadline_ms: head.deadline,
+            timeout_ms: head.timeout,
+            expiration_ms: properties.expiration_ms,
+            timestamp_s: properties.timestamp_s,
+            persistent: properties.persistent,
+            attempt: head.attempt.get(),
+            intent: head.intent,
+            method,
+            url: head.url.into_owned(),
+            app: head.app.into_owned(),
+            fn_name: head.fn_name.into_owned(),
+            revision: head.revision.into_owned(),
+            operation: head.operation.map(Cow::into_owned),
+            template: head.template.map(Cow::into_owned),
+            params: params.map(|(name, value)| (name.into_owned(), value.into_owned())).collect(),
+            headers: http,
             body,
         })
     }
 }
 
-fn intent(text: &str) -> Result<Intent, DecodeError> {
-    Intent::parse(text).ok_or_else(|| fields::invalid("fn-intent", "neither httprequest nor invoke"))
-}
-
-fn method(text: &str) -> Result<Method, DecodeError> {
-    Method::from_bytes(text.as_bytes()).map_err(|_| fields::invalid("fn-method", "not an HTTP method"))
+fn attempt_of(head: &HeaderValue) -> u32 {
+    let HeaderValue::Text(json) = head else { return 1 };
+    serde_json::from_str(json).map_or(1, |AttemptOnly { attempt }| attempt.get())
 }

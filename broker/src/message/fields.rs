@@ -29,6 +29,11 @@ pub(super) fn shown(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
+/// A parser's words, which may quote what was sent: bounded, whatever came.
+pub(super) fn reason(words: &str) -> String {
+    words.chars().take(256).collect()
+}
+
 pub(super) fn call_id(name: &'static str, value: Option<&str>) -> Result<CallId, DecodeError> {
     let text = value.ok_or(DecodeError::Missing(name))?;
     text.parse().map_err(|_| invalid(name, "not a UUID"))
@@ -45,24 +50,11 @@ pub(super) fn int(name: &str, value: &HeaderValue) -> Result<i64, DecodeError> {
     }
 }
 
-pub(super) fn unsigned(name: &str, value: &HeaderValue) -> Result<u64, DecodeError> {
-    u64::try_from(int(name, value)?).map_err(|_| invalid(name, "negative"))
-}
-
 pub(super) fn text(name: &str, value: HeaderValue) -> Result<String, DecodeError> {
     match value {
         HeaderValue::Text(text) => Ok(text),
         other => Err(wrong_type(name, "text", &other)),
     }
-}
-
-/// A table whose values are text, such as a path's parameters.
-pub(super) fn texts(name: &str, value: HeaderValue) -> Result<Vec<(String, String)>, DecodeError> {
-    let HeaderValue::Table(table) = value else { return Err(wrong_type(name, "a table", &value)) };
-    if table.len() > HEADERS_MAX {
-        return Err(DecodeError::TooMany(table.len()));
-    }
-    table.into_iter().map(|(key, value)| Ok((key, text(name, value)?))).collect()
 }
 
 pub(super) fn wrong_type(name: &str, expected: &'static str, found: &HeaderValue) -> DecodeError {

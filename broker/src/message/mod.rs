@@ -8,14 +8,16 @@ mod call;
 mod fields;
 mod http_headers;
 mod notes;
+mod replies;
 mod reply;
 
 use std::fmt;
 use std::str::FromStr;
 
-pub use call::{Call, Intent, Undecodable};
+pub use call::{Call, CallRef, Intent, Undecodable};
 pub use notes::{Cancel, Report, ReportEvent, Wake, WakeKind};
-pub use reply::{Outcome, Reply};
+pub use replies::{Packed, pack};
+pub use reply::{Outcome, Reply, Unread};
 
 use crate::envelope::Envelope;
 
@@ -102,6 +104,11 @@ impl CallId {
     /// An id made elsewhere.
     pub fn from_uuid(id: uuid::Uuid) -> Self {
         Self(id)
+    }
+
+    /// As a UUID.
+    pub fn uuid(self) -> uuid::Uuid {
+        self.0
     }
 }
 

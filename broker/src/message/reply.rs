@@ -7,12 +7,14 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
-use crate::message::{CallId, DecodeError, EncodeError, WIRE_HEADER, WIRE_VERSION, fields, http_headers};
+use crate::message::{
+    CallId, DecodeError, EncodeError, WIRE_HEADER, WIRE_VERSION, fields, http_headers, replies,
+};
 
 /// AMQP's `type` of a reply.
 const KIND: &str = "reply";
-/// Headers of ours on a reply, for the first allocation.
-const OWN_HEADERS: usize = 4;
+/// Headers of ours on a reply.
+const OWN_HEADERS: usize = 5;
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,31 @@ impl Outcome {
             Self::BadWire => "bad-wire",
         }
     }
+
+    pub(super) fn read(
+        text: &str,
+        status: impl FnOnce() -> Result<StatusCode, DecodeError>,
+    ) -> Result<Self, DecodeError> {
+        if text == "answer" {
+            return status().map(Self::Answer);
+        }
+        let known = Self::OTHERS.into_iter().find(|outcome| outcome.as_str() == text);
+        known.ok_or_else(|| fields::invalid("fn-outcome", "no known outcome"))
+    }
+}
+
+/// What stood where a reply should be, with what is needed to tell its call so.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unread {
+    /// Why it is no reply.
+    pub reason: DecodeError,
+    /// The id of the call, where it has a readable one.
+    pub id: Option<CallId>,
+    /// As a reply's.
+    pub user_id: Option<String>,
+    /// The attempt, where it can be read.
+    pub attempt: Option<u32>,
 }
 
 /// The answer to one call.
@@ -83,16 +110,17 @@ impl Reply {
 
     /// Makes it ready to be sent to the reply exchange, with the call's `reply_to` as key.
     pub fn into_envelope(self) -> Result<Envelope, EncodeError> {
-        let mut http = self.headers;
-        let content_type = http_headers::take_content_type(&mut http);
-        let mut headers = Headers::with_capacity(OWN_HEADERS + http.keys_len());
+        let mut headers = Headers::with_capacity(OWN_HEADERS);
         headers.push(WIRE_HEADER.to_owned(), HeaderValue::Int(WIRE_VERSION));
         headers.push("fn-attempt".to_owned(), HeaderValue::Int(i64::from(self.attempt)));
         headers.push("fn-outcome".to_owned(), self.outcome.as_str().into());
         if let Outcome::Answer(status) = self.outcome {
             headers.push("fn-status".to_owned(), HeaderValue::Int(i64::from(status.as_u16())));
         }
-        http_headers::write(&http, &mut headers);
+        if let Some(lines) = http_headers::write(&self.headers)? {
+            headers.push(http_headers::NAME.to_owned(), lines);
+        }
+        let content_type = http_headers::content_type(&self.headers).map(str::to_owned);
         let properties = Properties {
             kind: Some(KIND.to_owned()),
             correlation_id: Some(self.id.to_string()),
@@ -103,20 +131,28 @@ impl Reply {
         fields::sendable(Envelope { properties, headers, body: self.body })
     }
 
-    /// Reads a reply.
+    /// Reads what came for a gateway: one reply, or several in one message.
+    pub fn read_all(envelope: Envelope) -> Vec<Result<Self, Unread>> {
+        if envelope.properties.kind.as_deref() == Some(replies::KIND) {
+            return replies::read(envelope);
+        }
+        let id = fields::call_id("correlation-id", envelope.properties.correlation_id.as_deref()).ok();
+        let attempt = envelope.headers.get("fn-attempt").and_then(|value| fields::attempt(value).ok());
+        let user_id = envelope.properties.user_id.clone();
+        vec![Self::from_envelope(envelope).map_err(|reason| Unread { reason, id, user_id, attempt })]
+    }
+
+    /// Reads one reply.
     pub fn from_envelope(envelope: Envelope) -> Result<Self, DecodeError> {
         fields::check(&envelope, KIND)?;
         let Envelope { properties, headers, body } = envelope;
         let (mut attempt, mut outcome, mut status, mut http) = (None, None, None, HeaderMap::new());
         for (name, value) in headers {
-            if let Some(name) = name.strip_prefix(http_headers::PREFIX) {
-                http_headers::read(name, value, &mut http)?;
-                continue;
-            }
             match name.as_str() {
                 "fn-attempt" => attempt = Some(fields::attempt(&value)?),
                 "fn-outcome" => outcome = Some(fields::text(&name, value)?),
-                "fn-status" => status = Some(read_status(&value)?),
+                http_headers::NAME => http = http_headers::read(value)?,
+                "fn-status" => status = Some(status_code(fields::int(&name, &value)?)?),
                 _ => {}
             }
         }
@@ -126,24 +162,15 @@ impl Reply {
             id: fields::call_id("correlation-id", properties.correlation_id.as_deref())?,
             user_id: properties.user_id,
             attempt: attempt.ok_or(DecodeError::Missing("fn-attempt"))?,
-            outcome: read_outcome(&outcome, status)?,
+            outcome: Outcome::read(&outcome, || status.ok_or(DecodeError::Missing("fn-status")))?,
             headers: http,
             body,
         })
     }
 }
 
-fn read_outcome(text: &str, status: Option<StatusCode>) -> Result<Outcome, DecodeError> {
-    if text == "answer" {
-        return status.map(Outcome::Answer).ok_or(DecodeError::Missing("fn-status"));
-    }
-    let known = Outcome::OTHERS.into_iter().find(|outcome| outcome.as_str() == text);
-    known.ok_or_else(|| fields::invalid("fn-outcome", "no known outcome"))
-}
-
 /// An interim status is no final answer, and hyper refuses what has no three digits.
-fn read_status(value: &HeaderValue) -> Result<StatusCode, DecodeError> {
-    let number = fields::int("fn-status", value)?;
+pub(super) fn status_code(number: i64) -> Result<StatusCode, DecodeError> {
     let code = u16::try_from(number).ok().filter(|code| (200..=599).contains(code));
     let status = code.and_then(|code| StatusCode::from_u16(code).ok());
     status.ok_or_else(|| fields::invalid("fn-status", "not between 200 and 599"))

@@ -21,6 +21,9 @@ macro_rules! each_rule {
         $run! {
             what_is_published_arrives_unchanged,
             an_acked_message_is_gone,
+            what_is_acked_together_is_gone_and_nothing_else,
+            what_was_published_leaves_before_its_link_closes,
+            a_flush_ends_and_says_whether_the_link_is_up,
             prefetch_bounds_what_is_out,
             consumers_share_a_queue,
             no_ack_settles_by_sending,

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use funcatron_broker::link::{ConsumeOptions, Envelope, HeaderValue, Headers, Properties, Target};
+use funcatron_broker::link::{
+    ConsumeOptions, Delivery, Envelope, HeaderValue, Headers, LinkError, Properties, Target,
+};
 use funcatron_broker::names::QueueName;
 use funcatron_broker::topology::{Attempts, Item, Overflow, QueueKind, QueueSpec};
 
-use super::ground::{Ground, Kit, consume, envelope, next, take};
+use super::ground::{Ground, Kit, consume, envelope, next, take, within};
 
 pub(crate) async fn what_is_published_arrives_unchanged(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
@@ -56,6 +58,60 @@ pub(crate) async fn an_acked_message_is_gone(kit: Box<dyn Kit>) {
     let again = take(&mut ground.consume(&queue, 10).await).await;
     assert_eq!(again.envelope.body, "two");
     ground.until_ready(&queue, 0).await;
+    ground.clean().await;
+}
+
+pub(crate) async fn what_is_acked_together_is_gone_and_nothing_else(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    for body in ["1", "2", "3", "4", "5", "6"] {
+        ground.publish(&queue, body).await;
+    }
+    let other = ground.other().await;
+    let mut consumer = consume(&other, &queue, 10).await;
+    let (mut done, mut left) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        let delivery = take(&mut consumer).await;
+        match &*delivery.envelope.body {
+            b"3" => delivery.reject(false).await.unwrap(),
+            b"4" | b"6" => left.push(delivery),
+            _ => done.push(delivery),
+        }
+    }
+    Delivery::ack_all(done).await.unwrap();
+    other.close().await;
+    let mut consumer = ground.consume(&queue, 10).await;
+    let mut again = [take(&mut consumer).await.envelope.body, take(&mut consumer).await.envelope.body];
+    again.sort();
+    assert_eq!(again, ["4", "6"]);
+    ground.until_ready(&queue, 0).await;
+    ground.clean().await;
+}
+
+pub(crate) async fn what_was_published_leaves_before_its_link_closes(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    let other = ground.other().await;
+    for _ in 0..500 {
+        other.publish(Target::queue(&queue), envelope("x"), false).await.unwrap();
+    }
+    other.close().await;
+    ground.until_ready(&queue, 500).await;
+    ground.clean().await;
+}
+
+pub(crate) async fn a_flush_ends_and_says_whether_the_link_is_up(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let queue = ground.calls().await;
+    let other = ground.other().await;
+    within("a flush of nothing", other.flush()).await.unwrap();
+    for sent in 1..=3 {
+        other.publish(Target::queue(&queue), envelope("x"), false).await.unwrap();
+        within("a flush", other.flush()).await.unwrap();
+        ground.until_ready(&queue, sent).await;
+    }
+    other.close().await;
+    assert!(matches!(within("a flush", other.flush()).await, Err(LinkError::Closed(_))));
     ground.clean().await;
 }
 

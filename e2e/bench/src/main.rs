@@ -93,6 +93,10 @@ enum Part {
     },
 }
 
+/// As the product has it, for both sides of the comparison.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<()> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     let Arguments { amqp, part } = Arguments::parse();
@@ -109,12 +113,12 @@ fn main() -> Result<()> {
     }
 }
 
-/// A runtime as the product's programs have it.
+/// A runtime as gateway and raw RPC have it.
 fn threads() -> Result<Runtime> {
     Builder::new_multi_thread().enable_all().build().context("start a runtime")
 }
 
-/// A runtime for what is not measured: the fewer threads, the less it takes from what is.
+/// A runtime as the runner has it, and for what is not measured: the fewer threads, the less it takes from what is.
 fn one_thread() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("start a runtime")
 }

@@ -16,7 +16,9 @@ use funcatron_routing::{Backend, ExplicitRule, RouteSource, Rules, compile};
 use funcatron_runner::{Mode, RunnerConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::{APP, CONCURRENCY, FUNCTION, NAMESPACE, REVISION, end_with_driver, function, greet, threads};
+use crate::{
+    APP, CONCURRENCY, FUNCTION, NAMESPACE, REVISION, end_with_driver, function, greet, one_thread, threads,
+};
 
 /// Far longer than any call takes here.
 const TIMEOUT_MS: u64 = 30_000;
@@ -104,5 +106,5 @@ pub(crate) fn runner(url: &str, installation: &str, folder: &Path) -> Result<()>
     greet("runner")?;
     let connector = Arc::new(AmqpConnector::new(url, "bench runner"));
     let running = funcatron_runner::run(config, connector, CancellationToken::new());
-    threads()?.block_on(running).context("run the runner")
+    one_thread()?.block_on(running).context("run the runner")
 }

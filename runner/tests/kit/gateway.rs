@@ -1,6 +1,6 @@
 //! A gateway's and an operator's side of the broker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +23,8 @@ pub struct Gateway {
     replies: Consumer,
     reports: Consumer,
     peeked: Option<Report>,
+    /// Of a message with several.
+    unread: VecDeque<Reply>,
     early: HashMap<CallId, Reply>,
 }
 
@@ -65,6 +67,7 @@ impl Gateway {
             replies,
             reports,
             peeked: None,
+            unread: VecDeque::new(),
             early: HashMap::new(),
         }
     }
@@ -127,16 +130,19 @@ impl Gateway {
     }
 
     pub async fn next_reply(&mut self) -> Reply {
-        let event = soon("a reply", self.replies.next()).await;
-        let Some(Event::Delivery(delivery)) = event else { panic!("{event:?}") };
-        let reply = Reply::from_envelope(delivery.envelope).unwrap();
+        while self.unread.is_empty() {
+            let event = soon("a reply", self.replies.next()).await;
+            let Some(Event::Delivery(delivery)) = event else { panic!("{event:?}") };
+            self.unread.extend(Reply::read_all(delivery.envelope).into_iter().map(Result::unwrap));
+        }
+        let reply = self.unread.pop_front().unwrap();
         assert_eq!(reply.user_id.as_deref(), Some(self.names.user()));
         reply
     }
 
     /// Whether no reply has come that was not asked for.
     pub fn has_no_more_replies(&mut self) -> bool {
-        self.early.is_empty() && self.replies.try_next().is_none()
+        self.early.is_empty() && self.unread.is_empty() && self.replies.try_next().is_none()
     }
 
     /// Sends a call with that body and waits for its reply.
