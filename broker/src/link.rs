@@ -325,7 +325,7 @@ impl Delivery {
                 Settle::Local(settle) => outcome = outcome.and(settle.ack()),
             }
         }
-        outcome.and(crate::amqp::AmqpSettle::ack_all(over_amqp).await)
+        outcome.and(crate::amqp::AmqpSettle::ack_all(over_amqp))
     }
 
     /// Whether its consumer is sent more without it being settled, since at most half its prefetch is out: then an
@@ -343,7 +343,7 @@ impl Delivery {
     pub async fn reject(self, requeue: bool) -> Result<(), LinkError> {
         match self.settle {
             Settle::None => Ok(()),
-            Settle::Amqp(settle) => settle.reject(requeue).await,
+            Settle::Amqp(settle) => settle.reject(requeue),
             Settle::Local(settle) => settle.reject(requeue),
         }
     }

@@ -103,8 +103,7 @@ impl CodeStore {
 
     fn put(&self, digest: &Digest, files: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
         self.make_room();
-        let number = self.unfinished.fetch_add(1, Ordering::Relaxed);
-        let unfinished = self.directory.join(format!("{UNFINISHED}{number}"));
+        let unfinished = self.unfinished();
         write(&unfinished, files)?;
         let finished = self.directory.join(digest.hex());
         match fs::rename(&unfinished, &finished) {
@@ -115,6 +114,8 @@ impl CodeStore {
         }
     }
 
+    /// What goes is out of the way before the lock is given back, and removed after: whoever looks for code waits for
+    /// no disk.
     fn make_room(&self) {
         let mut known = self.known.lock();
         let mut unused: Vec<(u64, String)> = known
@@ -124,12 +125,24 @@ impl CodeStore {
             .collect();
         unused.sort_unstable();
         let surplus = unused.len().saturating_sub(UNUSED_KEPT_MAX - 1);
+        let mut going = Vec::with_capacity(surplus);
         for (_, name) in unused.into_iter().take(surplus) {
             known.remove(&name);
-            if let Err(error) = remove(&self.directory.join(&name)) {
-                tracing::warn!(%error, code = name, "could not remove unused code");
+            let aside = self.unfinished();
+            going.push(fs::rename(self.directory.join(&name), &aside).map(|()| aside));
+        }
+        drop(known);
+        for gone in going {
+            if let Err(error) = gone.and_then(|aside| remove(&aside)) {
+                tracing::warn!(%error, "could not remove unused code");
             }
         }
+    }
+
+    /// A directory that a later process clears away.
+    fn unfinished(&self) -> PathBuf {
+        let number = self.unfinished.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(format!("{UNFINISHED}{number}"))
     }
 }
 

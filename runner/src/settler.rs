@@ -102,7 +102,11 @@ impl Desk {
             };
             let settled = match received {
                 Err(_) => self.ack().await,
-                Ok(0) => return,
+                Ok(0) => {
+                    // Whoever waited for these has been answered; the link may be gone as well.
+                    let _ = self.ack().await;
+                    return;
+                }
                 Ok(_) => {
                     // Whoever is ready to settle does so first.
                     tokio::task::yield_now().await;
@@ -135,10 +139,10 @@ impl Desk {
             }
         }
         for (reply_to, replies) in by_asker(&mut lasts) {
-            self.reply(&reply_to, replies).await?;
+            heard(self.reply(&reply_to, replies).await)?;
         }
         // Those whose replies left before; with these replies they cost nothing.
-        self.ack().await?;
+        heard(self.ack().await)?;
         self.link.flush().await?;
         let mut soon = !finish;
         for Last { delivery, word, .. } in lasts {
@@ -147,14 +151,14 @@ impl Desk {
                     soon &= delivery.leaves_room();
                     self.waiting.push(delivery);
                 }
-                LastWord::TryAgain => delivery.reject(true).await?,
-                LastWord::DeadLetter => delivery.reject(false).await?,
+                LastWord::TryAgain => heard(delivery.reject(true).await)?,
+                LastWord::DeadLetter => heard(delivery.reject(false).await)?,
             }
         }
         if soon {
             self.wait_until = (!self.waiting.is_empty()).then(|| Instant::now() + ACK_WAIT_MAX);
         } else {
-            self.ack().await?;
+            heard(self.ack().await)?;
         }
         for tell in done {
             // Whoever was told to stop waits no more.
@@ -196,6 +200,18 @@ impl Desk {
         let failed = Reply::without_answer(id, user_id, attempt, Outcome::Failed, words).into_envelope();
         let failed = failed.map_err(|error| LinkError::Unsendable(error.to_string()))?;
         self.link.publish(to, failed, false).await
+    }
+}
+
+/// Passes on the link's end alone: what went wrong with one delivery is not the others' affair.
+fn heard(said: Result<(), LinkError>) -> Result<(), LinkError> {
+    match said {
+        Err(error @ LinkError::Closed(_)) => Err(error),
+        Err(error) => {
+            warn!(%error, "a delivery is not settled");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use funcatron_broker::link::Delivery;
 use funcatron_broker::names::QueueName;
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +79,7 @@ pub(crate) async fn serve(hosting: Hosting, held: Vec<Job>) -> Ended {
             () = &mut stopped, if !*stopping => Step::Stop,
         };
         taker.take(step);
+        taker.take_what_is_ready();
     }
 }
 
@@ -191,6 +192,16 @@ impl Taker {
                     None => Done::Ran,
                 }
             }));
+        }
+    }
+
+    /// Deliveries come, and calls end, several at a time: all of them before anything else is looked at again.
+    fn take_what_is_ready(&mut self) {
+        while let Some(from) = self.sync.next().now_or_never() {
+            self.take(Step::From(Lane::Sync, from));
+        }
+        while let Some(Some(done)) = self.in_flight.next().now_or_never() {
+            self.take(Step::Done(done));
         }
     }
 

@@ -3,9 +3,8 @@
 //! Never runs anything: a delivery that is not asked for waits in lapin, bounded by the prefetch.
 
 use std::sync::Arc;
-use std::task::Poll;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicRejectOptions};
 use lapin::types::ShortString;
@@ -127,16 +126,17 @@ impl std::fmt::Debug for AmqpSettle {
 
 impl AmqpSettle {
     /// Acknowledges all of these, of whatever consumers, in as few words as can be.
-    pub(crate) async fn ack_all(mut all: Vec<Self>) -> Result<(), LinkError> {
+    pub(crate) fn ack_all(mut all: Vec<Self>) -> Result<(), LinkError> {
         let channel_of = |settle: &Self| Arc::as_ptr(&settle.shared).addr();
         all.sort_unstable_by_key(channel_of);
         let mut outcome = Ok(());
         for of_one in all.chunk_by(|one, other| channel_of(one) == channel_of(other)) {
             let [first, ..] = of_one else { continue };
-            let acks = first.shared.tags.lock().ack(of_one.iter().map(|settle| settle.tag).collect());
-            for Ack { tag, multiple } in acks {
-                let acked = first.shared.channel.basic_ack(tag, BasicAckOptions { multiple });
-                outcome = outcome.and(queued(acked, &first.shared.queue).await);
+            let Shared { channel, queue, tags, .. } = &*first.shared;
+            // Held until the words are queued: another's may only follow them.
+            let mut tags = tags.lock();
+            for Ack { tag, multiple } in tags.ack(of_one.iter().map(|settle| settle.tag).collect()) {
+                outcome = outcome.and(queued(channel.basic_ack(tag, BasicAckOptions { multiple }), queue));
             }
         }
         outcome
@@ -147,18 +147,15 @@ impl AmqpSettle {
         prefetch == 0 || self.shared.tags.lock().out() <= prefetch / 2
     }
 
-    pub(crate) async fn reject(self, requeue: bool) -> Result<(), LinkError> {
-        self.shared.tags.lock().settle(self.tag);
-        let settled = self.shared.channel.basic_reject(self.tag, BasicRejectOptions { requeue });
-        queued(settled, &self.shared.queue).await
+    pub(crate) fn reject(self, requeue: bool) -> Result<(), LinkError> {
+        let Shared { channel, queue, tags, .. } = &*self.shared;
+        let mut tags = tags.lock();
+        tags.settle(self.tag);
+        queued(channel.basic_reject(self.tag, BasicRejectOptions { requeue }), queue)
     }
 }
 
 /// Queues a frame and does not wait until it is written: the prefetch bounds how many there can be.
-async fn queued(act: impl Future<Output = lapin::Result<()>>, queue: &str) -> Result<(), LinkError> {
-    let mut act = std::pin::pin!(act);
-    match futures::poll!(&mut act) {
-        Poll::Ready(outcome) => outcome.map_err(|error| errors::act(queue, &error)),
-        Poll::Pending => Ok(()),
-    }
+fn queued(act: impl Future<Output = lapin::Result<()>>, queue: &str) -> Result<(), LinkError> {
+    act.now_or_never().map_or(Ok(()), |outcome| outcome.map_err(|error| errors::act(queue, &error)))
 }

@@ -30,9 +30,9 @@ use crate::names::{ExchangeName, QueueName};
 use crate::topology::{ExchangeKind, Item, QueueKind, QueueSpec};
 
 /// A quorum queue is declared in well under a second; a broker that takes longer is in trouble.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A frozen broker must not hold up a shutdown.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A frozen broker must not hold up a shutdown, whose half is for what is still to be written.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct AmqpLink {
     me: Weak<Self>,
@@ -59,8 +59,8 @@ impl AmqpLink {
         let (returned, returns) = mpsc::channel(RETURNS_MAX);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            straight: Outbox::new(Arc::clone(&connection)),
-            through: Outbox::new(Arc::clone(&connection)),
+            straight: Outbox::new(Arc::clone(&connection), down.clone()),
+            through: Outbox::new(Arc::clone(&connection), down.clone()),
             asking: tokio::sync::Mutex::new(None),
             confirms: Confirms::new(connector),
             down,
@@ -285,7 +285,7 @@ impl Link for AmqpLink {
     async fn close(&self) {
         let closing = async {
             // Closing overtakes what is still to be written; an error says that the link is down already.
-            let _ = self.flush().await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT / 2, self.flush()).await;
             self.confirms.close().await;
             // It may be down already, which is what is wanted.
             let _ = self.connection.close(200, "OK".into()).await;

@@ -2,7 +2,7 @@
 //!
 //! Messages are gathered while whoever is ready to publish does so, and handed to lapin's thread together: it
 //! writes them at once, and is woken once. Nobody waits for that, until so much is unwritten that the socket is
-//! evidently slower than its writers: from there on each publish waits until its own bytes are out.
+//! evidently slower than its writers: from there on each publish waits for those before it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +16,10 @@ use lapin::{BasicProperties, Channel, Connection};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tracing::warn;
 
+use crate::amqp::link::{ANSWER_TIMEOUT, CLOSE_TIMEOUT};
 use crate::amqp::{convert, errors};
 use crate::link::{Envelope, LinkError, Target};
 
@@ -29,6 +31,7 @@ const PUBLISH_BYTES: usize = 256;
 /// Gathers and sends; ends what it runs once it is dropped.
 pub(super) struct Outbox {
     shared: Arc<Shared>,
+    down: watch::Receiver<Option<String>>,
     sending: AbortHandle,
 }
 
@@ -56,12 +59,12 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Says whether it is the first that waits, and whether it has to wait for its bytes.
-    fn put(&mut self, message: Outgoing) -> (bool, bool) {
+    /// Says whether it is the first that waits.
+    fn put(&mut self, message: Outgoing) -> bool {
         self.published += 1;
         self.unwritten_bytes += message.weight();
         self.messages.push(message);
-        (self.messages.len() == 1, self.is_crowded())
+        self.messages.len() == 1
     }
 
     const fn is_crowded(&self) -> bool {
@@ -78,7 +81,8 @@ struct Outgoing {
 }
 
 impl Outbox {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
+    /// `down` tells why the connection ended, once it has.
+    pub(super) fn new(connection: Arc<Connection>, down: watch::Receiver<Option<String>>) -> Self {
         let shared = Arc::new(Shared {
             connection,
             channel: RwLock::new(None),
@@ -88,7 +92,7 @@ impl Outbox {
             written: watch::Sender::new(0),
         });
         let sending = tokio::spawn(send_for_ever(Arc::clone(&shared))).abort_handle();
-        Self { shared, sending }
+        Self { shared, down, sending }
     }
 
     /// Publishes, in order. `Ok` says that it is on its way.
@@ -102,13 +106,11 @@ impl Outbox {
         let exchange = to.exchange.map(AsRef::as_ref).unwrap_or_default().into();
         let outgoing = Outgoing { exchange, key: to.key.into(), mandatory, properties, body };
         self.up()?;
-        let (first, crowded) = self.shared.waiting.lock().put(outgoing);
-        if crowded {
-            // It is on its way all the same; those that wait for answers over a link hear of its end.
-            let _ = self.flush().await;
-            return Ok(());
+        // Whoever gives up here leaves nothing behind.
+        if self.shared.waiting.lock().is_crowded() {
+            self.flush().await?;
         }
-        if first {
+        if self.shared.waiting.lock().put(outgoing) {
             self.shared.work.notify_one();
         }
         Ok(())
@@ -123,15 +125,18 @@ impl Outbox {
         }
         self.shared.asked.store(true, Ordering::Relaxed);
         self.shared.work.notify_one();
-        // The sender lives in `self`: it cannot be gone.
-        let _ = written.wait_for(|written| *written >= published).await;
-        self.up()
+        let mut down = self.down.clone();
+        // Neither sender is gone before its news is told.
+        tokio::select! {
+            _ = written.wait_for(|written| *written >= published) => self.up(),
+            _ = down.wait_for(Option::is_some) => Err(closed()),
+        }
     }
 
     fn up(&self) -> Result<(), LinkError> {
         match self.shared.connection.status().connected() {
             true => Ok(()),
-            false => Err(LinkError::Closed("the connection is down".to_owned())),
+            false => Err(closed()),
         }
     }
 
@@ -150,6 +155,10 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         self.sending.abort();
     }
+}
+
+fn closed() -> LinkError {
+    LinkError::Closed("the connection is down".to_owned())
 }
 
 /// A publish that lapin has, until its bytes are written.
@@ -198,9 +207,12 @@ impl Shared {
     /// Queues messages in lapin, in order; what comes back is done when the last is written.
     async fn hand_over(&self, mut messages: Vec<Outgoing>) -> Option<Sent> {
         let last = messages.pop()?;
-        let channel = self.channel().await?;
+        let mut channel = self.channel().await?;
         // The first poll queues a message's frames; what follows is only waiting.
         for message in messages {
+            if !channel.status().connected() {
+                channel = self.channel().await?;
+            }
             let mut sent = std::pin::pin!(message.send(Arc::clone(&channel)));
             // One that is refused closes the channel, and the last has the same error.
             let _ = futures::poll!(&mut sent);
@@ -221,19 +233,18 @@ impl Shared {
         if let Some(channel) = self.channel.read().as_ref().filter(|channel| channel.status().connected()) {
             return Some(Arc::clone(channel));
         }
-        match self.connection.create_channel().await {
-            Ok(channel) => {
+        match timeout(ANSWER_TIMEOUT, self.connection.create_channel()).await {
+            Ok(Ok(channel)) => {
                 let channel = Arc::new(channel);
                 *self.channel.write() = Some(Arc::clone(&channel));
-                Some(channel)
+                return Some(channel);
             }
-            Err(error) => {
-                warn!(reason = errors::text(&error), "no channel to publish on");
-                // It may be down already, which is what is wanted.
-                let _ = self.connection.close(504, "no channel to publish on".into()).await;
-                None
-            }
+            Ok(Err(error)) => warn!(reason = errors::text(&error), "no channel to publish on"),
+            Err(_) => warn!("no channel to publish on in time"),
         }
+        // It may be down already, which is what is wanted.
+        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(504, "no channel to publish on".into())).await;
+        None
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) const KIND: &str = "replies";
 const RECORDS_MAX: usize = 1_024;
 /// A larger reply gains nothing by company.
 const REPLY_BYTES_MAX: usize = 16 * 1024;
-/// Half of RabbitMQ's frame: what waits for a message's end waits no longer than for a call of that size.
+/// Half of RabbitMQ's frame: what waits for a message's end waits no longer than for a call of that size, and a reply
+/// that is kept, which is a slice of its message, keeps no more.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// A record's fixed part: its length, id, attempt, status, and the lengths of outcome and headers.
 const FIXED_BYTES: usize = 4 + 16 + 4 + 2 + 1 + 4;
@@ -102,6 +103,10 @@ fn end(into: &mut BytesMut, start: usize) {
 pub(super) fn read(envelope: Envelope) -> Vec<Result<Reply, Unread>> {
     let user_id = envelope.properties.user_id.clone();
     if let Err(reason) = fields::check(&envelope, KIND) {
+        return vec![Err(Unread { reason, id: None, user_id, attempt: None })];
+    }
+    if envelope.body.len() > MESSAGE_BYTES_MAX {
+        let reason = fields::invalid("body", "several replies in more than 64 KiB");
         return vec![Err(Unread { reason, id: None, user_id, attempt: None })];
     }
     let mut body = envelope.body;

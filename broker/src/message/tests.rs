@@ -238,6 +238,17 @@ fn a_record_that_makes_no_sense_still_names_its_call() {
 }
 
 #[test]
+fn a_message_of_replies_has_a_bound() {
+    let small = Reply { body: vec![b'x'; 1_000].into(), ..reply() };
+    let Packed { together, .. } = pack("inst.team-a.shop", vec![small; 200]);
+    assert_eq!(together.len(), 4);
+    let mut message = together.into_iter().next().unwrap();
+    message.body = [message.body.clone(), message.body.clone()].concat().into();
+    let got = Reply::read_all(message);
+    assert!(matches!(got.as_slice(), [Err(Unread { id: None, .. })]), "{}", got.len());
+}
+
+#[test]
 fn a_large_reply_travels_by_itself() {
     let large = Reply { body: vec![b'x'; 17_000].into(), ..reply() };
     let Packed { alone, together } = pack("inst.team-a.shop", vec![reply(), large.clone()]);

@@ -38,7 +38,9 @@ fn on_yours(bench: &Bench<'_>, kubeconfig: &Path, registry: &str, count: &mut Co
     builder.push(&images, registry)?;
     let mut tests = tests(bench, &programs, &tag)?;
     tests.env("KUBECONFIG", kubeconfig).env(REGISTRY, registry).env("FUNCATRON_TEST_CLUSTER", "yours");
-    println!("  not run on your cluster: what reads the API server's audit log");
+    println!(
+        "  not run on your cluster: what reads the API server's audit log, and what kills processes in pods"
+    );
     counted(&mut tests, Dialect::Cargo, count)
 }
 
