@@ -67,9 +67,23 @@ impl Waiting {
         self.messages.len() == 1
     }
 
+    fn take(&mut self) -> Taken {
+        let Self { published, unwritten_bytes, .. } = *self;
+        let messages = std::mem::take(&mut self.messages);
+        Taken { messages, published, unwritten_bytes, crowded: self.is_crowded() }
+    }
+
     const fn is_crowded(&self) -> bool {
         self.unwritten_bytes > UNWRITTEN_BYTES_MAX
     }
+}
+
+/// What is to be handed over at once, and how much is written once it is.
+struct Taken {
+    messages: Vec<Outgoing>,
+    published: u64,
+    unwritten_bytes: usize,
+    crowded: bool,
 }
 
 struct Outgoing {
@@ -166,14 +180,12 @@ type Sent = BoxFuture<'static, lapin::Result<()>>;
 
 async fn send_for_ever(shared: Arc<Shared>) {
     let mut last: Option<Sent> = None;
-    let mut unwritten_bytes = 0;
     loop {
         shared.work.notified().await;
         // Whoever is ready to publish does so first.
         tokio::task::yield_now().await;
         let asked = shared.asked.swap(false, Ordering::Relaxed);
-        let Taken { messages, published, bytes, crowded } = shared.take();
-        unwritten_bytes += bytes;
+        let Taken { messages, published, unwritten_bytes, crowded } = shared.waiting.lock().take();
         if !messages.is_empty() {
             last = shared.hand_over(messages).await;
         }
@@ -182,28 +194,13 @@ async fn send_for_ever(shared: Arc<Shared>) {
             if let Some(sent) = last.take() {
                 told(sent.await);
             }
-            shared.waiting.lock().unwritten_bytes -= std::mem::take(&mut unwritten_bytes);
+            shared.waiting.lock().unwritten_bytes -= unwritten_bytes;
             shared.written.send_replace(published);
         }
     }
 }
 
-/// What is to be handed over at once.
-struct Taken {
-    messages: Vec<Outgoing>,
-    published: u64,
-    bytes: usize,
-    crowded: bool,
-}
-
 impl Shared {
-    fn take(&self) -> Taken {
-        let mut waiting = self.waiting.lock();
-        let messages = std::mem::take(&mut waiting.messages);
-        let bytes = messages.iter().map(Outgoing::weight).sum();
-        Taken { messages, published: waiting.published, bytes, crowded: waiting.is_crowded() }
-    }
-
     /// Queues messages in lapin, in order; what comes back is done when the last is written.
     async fn hand_over(&self, mut messages: Vec<Outgoing>) -> Option<Sent> {
         let last = messages.pop()?;

@@ -2,7 +2,7 @@
 //!
 //! Knows no message; never looks at a body.
 
-use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
+use crate::envelope::{Envelope, HeaderValue, Properties};
 use crate::link::{HEADER_BYTES_MAX, HEADERS_MAX};
 use crate::message::{CallId, DecodeError, EncodeError, WIRE_HEADER, WIRE_VERSION};
 use crate::names::NAME_BYTES_MAX;
@@ -85,25 +85,8 @@ pub(super) fn sendable(envelope: Envelope) -> Result<Envelope, EncodeError> {
             return Err(EncodeError::Long { name: name.to_owned() });
         }
     }
-    let headers = count(&envelope.headers)?;
-    if headers > HEADERS_MAX {
-        return Err(EncodeError::TooMany(headers));
-    }
     match envelope.header_bytes() {
         bytes if bytes > HEADER_BYTES_MAX => Err(EncodeError::TooLarge(bytes)),
         _ => Ok(envelope),
     }
-}
-
-fn count(headers: &Headers) -> Result<usize, EncodeError> {
-    let mut count = headers.len();
-    for (name, value) in headers.iter() {
-        if name.len() > NAME_BYTES_MAX {
-            return Err(EncodeError::Long { name: shown(name) });
-        }
-        if let HeaderValue::Table(inner) = value {
-            count += self::count(inner)?;
-        }
-    }
-    Ok(count)
 }

@@ -74,13 +74,13 @@ pub enum DecodeError {
 /// Why a message cannot be sent as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// A name or property is longer than AMQP's short strings.
+    /// A property is longer than AMQP's short strings.
     #[error("{name} is longer than 255 bytes")]
     Long {
-        /// The header or property.
+        /// The property.
         name: String,
     },
-    /// More headers than a message may have.
+    /// More HTTP headers than a message may have.
     #[error("{0} headers, and 256 are allowed")]
     TooMany(usize),
     /// Headers do not fit an AMQP frame.

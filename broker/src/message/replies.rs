@@ -34,15 +34,20 @@ pub struct Packed {
 
 /// Packs replies that all have the sender `user_id`.
 pub fn pack(user_id: &str, replies: Vec<Reply>) -> Packed {
-    let (mut together, mut alone): (Vec<Reply>, Vec<Reply>) =
-        replies.into_iter().partition(|reply| weight(reply).is_some());
+    let (mut together, mut alone) = (Vec::with_capacity(replies.len()), Vec::new());
+    for reply in replies {
+        match weight(&reply) {
+            Some(bytes) => together.push((bytes, reply)),
+            None => alone.push(reply),
+        }
+    }
     if together.len() == 1 {
-        alone.append(&mut together);
+        alone.extend(together.pop().map(|(_, reply)| reply));
     }
     let mut messages = Vec::new();
     let mut body = BytesMut::new();
-    for reply in &together {
-        if !body.is_empty() && body.len() + weight(reply).unwrap_or_default() > MESSAGE_BYTES_MAX {
+    for (bytes, reply) in &together {
+        if !body.is_empty() && body.len() + bytes > MESSAGE_BYTES_MAX {
             messages.push(envelope(user_id, body.split().freeze()));
         }
         put(reply, &mut body);

@@ -143,7 +143,7 @@ impl Reply {
     }
 
     /// Reads one reply.
-    pub fn from_envelope(envelope: Envelope) -> Result<Self, DecodeError> {
+    pub(super) fn from_envelope(envelope: Envelope) -> Result<Self, DecodeError> {
         fields::check(&envelope, KIND)?;
         let Envelope { properties, headers, body } = envelope;
         let (mut attempt, mut outcome, mut status, mut http) = (None, None, None, HeaderMap::new());
