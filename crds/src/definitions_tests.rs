@@ -85,7 +85,6 @@ fn each_rule_says_what_to_do() {
 #[test]
 fn what_does_not_work_yet_is_no_field() {
     let absent = BTreeSet::from([
-        "async",
         "traffic",
         "schedule",
         "url",
@@ -93,9 +92,7 @@ fn what_does_not_work_yet_is_no_field() {
         "bundle",
         "isolation",
         "contract",
-        "direct",
         "validate",
-        "idempotent",
         "properties",
         "suspend",
         "preload",

@@ -45,7 +45,7 @@ pub use revision::{
     CONCURRENCY_MAX, DEFAULT_CONCURRENCY, DEFAULT_HANDLER, RevisionError, RevisionName, RunDocument,
 };
 pub use route::{
-    Backend, HeaderMatch, HttpMethod, OpenApiSource, OperationRule, PathMatch, PathMatchType, Route,
+    Backend, Direct, HeaderMatch, HttpMethod, OpenApiSource, OperationRule, PathMatch, PathMatchType, Route,
     RouteMatch, RouteRule, RouteSpec, RouteStatus,
 };
 pub use schema::{CONFLICT_LENGTH_MAX, CONFLICTS_MAX, HOSTNAMES_MAX, URLS_MAX};

@@ -9,6 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ConfigMapKeyRef, Timeout, schema};
 
+/// What runs later has nobody to stream to.
+const ASYNC_OR_DIRECT_RULE: &str =
+    "!(has(self.async) && self.async && has(self.direct) && self.direct == 'Always')";
+const ASYNC_OR_DIRECT_MESSAGE: &str =
+    "async: nobody waits for what runs later; remove it, or set `direct` to `Auto` or `Never`";
+
 /// Rules that send HTTP requests to Fns. Exactly one of `openapi` and `rules` is set.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[kube(group = "funcatron.dev", version = "v1alpha1", kind = "Route", namespaced, status = "RouteStatus")]
@@ -102,8 +108,9 @@ pub struct OpenApiSource {
 }
 
 /// What a Route says of one operation.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(ASYNC_OR_DIRECT_RULE).message(ASYNC_OR_DIRECT_MESSAGE))]
 pub struct OperationRule {
     /// Its Fn.
     #[serde(default, rename = "fn", skip_serializing_if = "Option::is_none")]
@@ -112,6 +119,15 @@ pub struct OperationRule {
     /// Its timeout, instead of the Fn's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Timeout>,
+    /// Whether a call may run again when its runner or the broker is lost; default: as its HTTP method has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent: Option<bool>,
+    /// Whether bodies stream past the broker; default: the document's `x-funcatron-direct`, else `Auto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<Direct>,
+    /// Whether it is answered 202 at once and runs later.
+    #[serde(default, rename = "async", skip_serializing_if = "Option::is_none")]
+    pub is_async: Option<bool>,
 }
 
 /// Requests that match any of `matches` go to the backends, by weight.
@@ -121,6 +137,7 @@ pub struct OperationRule {
     validation = Rule::new("self.backends.exists(backend, !has(backend.weight) || backend.weight > 0)")
         .message("backends: give at least one a weight above 0")
 )]
+#[x_kube(validation = Rule::new(ASYNC_OR_DIRECT_RULE).message(ASYNC_OR_DIRECT_MESSAGE))]
 pub struct RouteRule {
     /// Alternatives; absent: every path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -134,6 +151,27 @@ pub struct RouteRule {
     /// Its timeout, instead of the Fn's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Timeout>,
+    /// Whether a call may run again when its runner or the broker is lost; default: as its HTTP method has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent: Option<bool>,
+    /// Whether bodies stream past the broker; default `Auto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<Direct>,
+    /// Whether it is answered 202 at once and runs later.
+    #[serde(default, rename = "async", skip_serializing_if = "Option::is_none")]
+    pub is_async: Option<bool>,
+}
+
+/// Whether the bodies of a call stream between gateway and runner, past the broker.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Direct {
+    /// Where a body is large, of unknown length, or a stream of events.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never: what is too large for a message is refused.
+    Never,
 }
 
 /// All that is set must hold.

@@ -4,21 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use funcatron_broker::envelope::Envelope;
 use funcatron_broker::link::{LinkError, Target};
-use funcatron_broker::message::{CallId, CallRef, DecodeError, Intent, Outcome, Reply};
-use http::{HeaderMap, Method};
+use funcatron_broker::message::{DecodeError, Outcome, Reply};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::apps::{AppPart, FnPart, RevisionPart};
+use crate::apps::{AppPart, RevisionPart};
 use crate::core::{Cancelled, Core, reason};
 use crate::pending::Signal;
 use crate::problem::Problem;
-use crate::uplink::Session;
+use crate::submission::Submission;
 use crate::wake::{Interest, UNANSWERED};
 
 /// Attempts of an idempotent call: a poison call must not walk through all runners.
@@ -29,54 +26,6 @@ const RETURNS_MAX: u32 = 3;
 const UNPUBLISHED_MAX: u32 = 3;
 /// A returned call waits this long for tables that know better.
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
-
-/// A Fn to call, and what is known of the rule that led to it.
-#[derive(Debug)]
-pub(crate) struct Destination {
-    pub(crate) app: Arc<AppPart>,
-    pub(crate) function: Arc<FnPart>,
-    pub(crate) intent: Intent,
-    /// Instead of the Fn's.
-    pub(crate) timeout_ms: Option<u64>,
-    pub(crate) operation: Option<String>,
-    pub(crate) template: Option<String>,
-    pub(crate) params: Vec<(String, String)>,
-}
-
-/// A call that has been read whole.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    pub(crate) id: Uuid,
-    pub(crate) to: Destination,
-    pub(crate) method: Method,
-    pub(crate) url: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) clock: Clock,
-}
-
-/// A call's time, counted from its submission.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    pub(crate) submitted: Instant,
-    pub(crate) submitted_unix_ms: u64,
-    pub(crate) timeout: Duration,
-}
-
-impl Clock {
-    fn deadline(&self) -> Instant {
-        self.submitted + self.timeout
-    }
-
-    fn timeout_ms(&self) -> u64 {
-        u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn left_ms(&self) -> u64 {
-        let left = self.deadline().saturating_duration_since(Instant::now());
-        u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
-    }
-}
 
 /// How one attempt ended.
 enum Ended {
@@ -102,12 +51,12 @@ struct Tries {
 }
 
 /// Dispatches a call until there is an answer to give. Dropped before that, it cancels the call.
-pub(crate) async fn dispatch(core: &Arc<Core>, call: Submission) -> Result<Reply, Problem> {
-    let idempotent = is_idempotent(&call.method);
-    let mut leaver = Leaver { core, id: call.id, app: &call.to.app, published: false };
+pub(crate) async fn dispatch(core: &Arc<Core>, mut call: Submission) -> Result<Reply, Problem> {
+    let (id, idempotent) = (call.id(), call.idempotent);
+    let mut leaver = Leaver { core, id, app: Arc::clone(&call.app), published: false };
     let mut tries = Tries { attempt: 1, returns: 0, unpublished: 0, may_have_run: false };
     let answered = loop {
-        let ended = match attempt(core, &call, &tries, &mut leaver.published).await {
+        let ended = match attempt(core, &mut call, &tries, &mut leaver.published).await {
             Ok(ended) => ended,
             Err(problem) => break Err(problem),
         };
@@ -119,13 +68,8 @@ pub(crate) async fn dispatch(core: &Arc<Core>, call: Submission) -> Result<Reply
     };
     // An earlier attempt's answer leaves a later attempt behind that nobody waits for.
     leaver.published = matches!(&answered, Ok(reply) if reply.attempt < tries.attempt);
-    core.pending.remove(call.id);
+    core.pending.remove(id);
     answered
-}
-
-/// By their meaning (RFC 9110, 9.2.2); a Route may say otherwise later.
-fn is_idempotent(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE].contains(method)
 }
 
 enum Next {
@@ -197,11 +141,11 @@ async fn pause(core: &Core) {
 /// One attempt by the tables and over the link of the moment.
 async fn attempt(
     core: &Arc<Core>,
-    call: &Submission,
+    call: &mut Submission,
     tries: &Tries,
     published: &mut bool,
 ) -> Result<Ended, Problem> {
-    let (app, revision) = current_revision(core, &call.to, tries)?;
+    let (app, revision) = current_revision(core, call, tries)?;
     let deadline = call.clock.deadline();
     let session = match core.uplink.current() {
         Some(session) => session,
@@ -211,13 +155,18 @@ async fn attempt(
             Err(_) => return Ok(Ended::Deadline),
         },
     };
-    let Some(envelope) = message(call, &revision, &session, tries.attempt) else {
-        return Ok(Ended::Unsendable);
+    let id = call.id();
+    let envelope = match call.attempt(tries.attempt, &revision, &session) {
+        Ok(envelope) => envelope,
+        Err(error) => {
+            debug!(%error, call = %id, "a call cannot be encoded");
+            return Ok(Ended::Unsendable);
+        }
     };
-    let told = core.pending.insert(call.id, tries.attempt, session.epoch, &app.user);
+    let told = core.pending.insert(id, tries.attempt, session.epoch, &app.user);
     // A link that went before the insertion has told its calls already, perhaps without this one.
     if !core.uplink.is_current(session.epoch) {
-        core.pending.remove(call.id);
+        core.pending.remove(id);
         return Ok(Ended::Unpublished);
     }
     *published = true;
@@ -225,58 +174,31 @@ async fn attempt(
         Ok(Ok(())) => {}
         Err(_) => return Ok(Ended::Deadline),
         Ok(Err(LinkError::Unsendable(why))) => {
-            debug!(why, call = %call.id, "a call cannot travel");
+            debug!(why, call = %id, "a call cannot travel");
             return Ok(Ended::Unsendable);
         }
         Ok(Err(error)) => {
-            debug!(%error, call = %call.id, "could not publish");
-            core.pending.remove(call.id);
+            debug!(%error, call = %id, "could not publish");
+            core.pending.remove(id);
             return Ok(Ended::Unpublished);
         }
     }
-    Ok(wait(core, &app, &revision, told, deadline, is_idempotent(&call.method)).await)
+    Ok(wait(core, &app, &revision, told, deadline, call.idempotent).await)
 }
 
 /// The revision that serves the Fn now. Once the call may have run, the one it began with is as good as none.
 fn current_revision(
     core: &Core,
-    to: &Destination,
+    call: &Submission,
     tries: &Tries,
 ) -> Result<(Arc<AppPart>, Arc<RevisionPart>), Problem> {
     if tries.attempt == 1 && tries.returns == 0 {
-        let revision = to.function.revision.clone().ok_or(Problem::NoRevision)?;
-        return Ok((Arc::clone(&to.app), revision));
+        let revision = call.function.revision.clone().ok_or(Problem::NoRevision)?;
+        return Ok((Arc::clone(&call.app), revision));
     }
-    let app = core.tables.app(&to.app.namespace, &to.app.app).ok_or(Problem::NoApp)?;
-    let revision = app.function(&to.function.name).and_then(|function| function.revision.clone());
+    let app = core.tables.app(&call.app.namespace, &call.app.app).ok_or(Problem::NoApp)?;
+    let revision = app.function(&call.function.name).and_then(|function| function.revision.clone());
     revision.map(|revision| (app, revision)).ok_or(Problem::NoRevision)
-}
-
-fn message(call: &Submission, revision: &RevisionPart, session: &Session, attempt: u32) -> Option<Envelope> {
-    let Submission { id, to, method, url, headers, body, clock } = call;
-    let message = CallRef {
-        id: CallId::from_uuid(*id),
-        reply_to: Some(&session.reply_to),
-        deadline_ms: clock.submitted_unix_ms.saturating_add(clock.timeout_ms()),
-        timeout_ms: clock.timeout_ms(),
-        expiration_ms: Some(clock.left_ms()),
-        timestamp_s: Some(clock.submitted_unix_ms / 1000),
-        persistent: false,
-        attempt,
-        intent: to.intent,
-        method,
-        url,
-        app: &to.app.app,
-        fn_name: &to.function.name,
-        revision: revision.entry.name.as_str(),
-        operation: to.operation.as_deref(),
-        template: to.template.as_deref(),
-        params: &to.params,
-        headers,
-        body,
-    };
-    let encoded = message.to_envelope();
-    encoded.inspect_err(|error| debug!(%error, call = %id, "a call cannot be encoded")).ok()
 }
 
 /// Waits for word of one attempt; after a while, with an eye on its queue.
@@ -319,7 +241,7 @@ fn heard(signal: Result<Signal, oneshot::error::RecvError>) -> Ended {
 struct Leaver<'a> {
     core: &'a Core,
     id: Uuid,
-    app: &'a Arc<AppPart>,
+    app: Arc<AppPart>,
     published: bool,
 }
 
@@ -329,7 +251,7 @@ impl Drop for Leaver<'_> {
             return;
         }
         self.core.pending.remove(self.id);
-        let cancelled = Cancelled { id: self.id, app: Arc::clone(self.app) };
+        let cancelled = Cancelled { id: self.id, app: Arc::clone(&self.app) };
         if self.core.cancels.try_send(cancelled).is_err() {
             self.core.metrics.cancels_dropped.inc();
         }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use funcatron_broker::message::{Outcome, Reply};
@@ -20,15 +20,14 @@ use uuid::Uuid;
 
 use crate::body::{self, ReadBodyError, counted};
 use crate::core::{Core, fresh_id};
-use crate::dispatch::{Clock, Destination, Submission, dispatch};
+use crate::dispatch::dispatch;
 use crate::headers::{self, Forwarded};
 use crate::listen::Handler;
 use crate::metrics::Door;
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
 use crate::resolve::{self, BUNDLES, BundleAddress, Host};
+use crate::submission::{Content, Destination, Submission};
 
-/// A timeout beyond it is none that Kubernetes' own durations can say; it keeps sums of times from overflowing.
-const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// More headers than this are refused (HTTP/1.1's are bounded by hyper, at 100).
 const HEADERS_MAX: usize = 100;
 
@@ -109,10 +108,8 @@ impl Doorkeeper {
         let url = [headers::scheme(&headers), "://", &host.authority, path].concat();
         headers::strip(&mut headers);
         headers::forward(&mut headers, &Forwarded { peer: peer.ip(), host: &host.authority });
-        let timeout = Duration::from_millis(to.timeout_ms.unwrap_or(to.function.timeout_ms)).min(TIMEOUT_MAX);
-        let clock = Clock { submitted: Instant::now(), submitted_unix_ms: unix_ms(), timeout };
         let is_head = method == Method::HEAD;
-        let call = Submission { id, to, method, url, headers, body, clock };
+        let call = Submission::new(id, to, Content { method, url, headers, body }, unix_ms());
         let reply = dispatch(core, call).await?;
         Ok(self.answered(id, reply, is_head))
     }

@@ -1,7 +1,7 @@
 //! The gateway: HTTP in, message out, reply back.
 //!
 //! A request's way: `listen` (connections) → `doors` (what is served where, bodies, headers) → `resolve` (by the tables)
-//! → `dispatch` (published, waited for, tried again) → `uplink` and `pending` (the reply finds its call).
+//! → `submission` (the call that it makes) → `dispatch` (published, waited for, tried again) → `uplink` and `pending` (the reply finds its call).
 //! Beside it: `wake` asks for runners, `watch` follows the operator's tables, `bundles` are handed to runners.
 //! Never runs a function, and never talks to a runner but through the broker.
 
@@ -23,6 +23,7 @@ mod pending;
 mod problem;
 mod resolve;
 mod serve;
+mod submission;
 mod tables;
 mod uplink;
 mod wake;

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 use funcatron_broker::message::Intent;
-use funcatron_routing::{Found, Match};
+use funcatron_routing::{CallPolicy, Found, Match};
 use http::uri::Authority;
 use http::{Method, Version, header, request};
 
-use crate::dispatch::Destination;
 use crate::problem::Problem;
+use crate::submission::Destination;
 use crate::tables::TableStore;
 
 /// Below it are HTTP triggers.
@@ -83,7 +83,7 @@ fn routed(tables: &TableStore, found: &Match<'_>, random: u32) -> Result<Destina
         app,
         function,
         intent: Intent::HttpRequest,
-        timeout_ms: found.timeout_ms,
+        policy: found.call,
         operation: found.operation_id.map(str::to_owned),
         template: Some(found.template.to_owned()),
         params: found.params.iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect(),
@@ -101,7 +101,8 @@ fn trigger(tables: &TableStore, rest: &str) -> Result<Destination, Problem> {
     let (source, function) = app.trigger(source).ok_or(Problem::NoRoute)?;
     let (template, function) = (Some(source.to_owned()), function.clone());
     let (intent, operation) = (Intent::HttpRequest, None);
-    Ok(Destination { app, function, intent, timeout_ms: None, operation, template, params: Vec::new() })
+    let (policy, params) = (CallPolicy::default(), Vec::new());
+    Ok(Destination { app, function, intent, policy, operation, template, params })
 }
 
 /// Programs disagree on what such a path means, so it means nothing here.
@@ -120,8 +121,8 @@ pub(crate) fn internal(tables: &TableStore, head: &request::Parts) -> Result<Des
     if head.method != Method::POST {
         return Err(Problem::MethodNotAllowed(Method::POST.to_string()));
     }
-    let (intent, params) = (Intent::Invoke, Vec::new());
-    Ok(Destination { app, function, intent, timeout_ms: None, operation: None, template: None, params })
+    let (intent, policy, params) = (Intent::Invoke, CallPolicy::default(), Vec::new());
+    Ok(Destination { app, function, intent, policy, operation: None, template: None, params })
 }
 
 /// What a bundle's address says: `/bundles/<namespace>/<app>/<digest>?expires=…&signature=…`.

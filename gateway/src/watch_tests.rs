@@ -4,7 +4,9 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use funcatron_broker::names::Installation;
-use funcatron_routing::{Backend, EncodedTable, ExplicitRule, OwnHost, RouteSource, Rules, compile};
+use funcatron_routing::{
+    Backend, CallPolicy, EncodedTable, ExplicitRule, OwnHost, RouteSource, Rules, compile,
+};
 use k8s_openapi::ByteString;
 use kube::runtime::watcher::Event;
 
@@ -30,7 +32,7 @@ fn app(namespace: &str, name: &str, body_bytes_max: u64) -> ConfigMap {
 
 fn route(namespace: &str, name: &str) -> ConfigMap {
     let backends = vec![Backend { fn_name: "page".into(), weight: 1 }];
-    let rules = [ExplicitRule { matches: Vec::new(), backends, timeout_ms: None }];
+    let rules = [ExplicitRule { matches: Vec::new(), backends, call: CallPolicy::default() }];
     let source = RouteSource {
         namespace,
         name,

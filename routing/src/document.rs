@@ -43,6 +43,8 @@ pub(crate) struct Operation {
     pub(crate) operation_id: Option<String>,
     /// `x-funcatron-fn` of the operation, else of its path item.
     pub(crate) fn_name: Option<String>,
+    /// `x-funcatron-direct` of the operation, unread.
+    pub(crate) direct: Option<String>,
     /// Names of its declared parameters `in: path`.
     pub(crate) path_params: Vec<String>,
 }

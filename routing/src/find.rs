@@ -14,7 +14,7 @@ use http::{HeaderMap, Method};
 
 use crate::index::Entry;
 use crate::pattern::{PatternKind, Segment, decode, is_dot_segment, is_well_encoded};
-use crate::source::Backend;
+use crate::source::{Backend, CallPolicy};
 use crate::tables::Tables;
 
 /// What a search ended on.
@@ -71,8 +71,8 @@ pub struct Match<'a> {
     pub params: Params<'a>,
     /// Who answers; at least one with a weight above zero.
     pub backends: &'a [Backend],
-    /// The call's timeout.
-    pub timeout_ms: Option<u64>,
+    /// How the call is made.
+    pub call: CallPolicy,
     /// The raw rest of the path: below a prefix rule's prefix, else below the base path; empty, or from its `/`.
     pub path_below: &'a str,
 }
@@ -95,7 +95,7 @@ impl<'a> Match<'a> {
             base_path: table.base_path(),
             params: Params { segments, path: below_base },
             backends: rule.backends(),
-            timeout_ms: rule.timeout_ms(),
+            call: rule.call(),
             path_below,
         }
     }

@@ -55,8 +55,8 @@ pub use precedence::{HostRank, MethodRank, Precedence, RuleRank, SegmentRank};
 pub use resource::{RouteIdentity, RouteParts, RouteSpecError};
 pub use rule::{HeaderRule, Rule};
 pub use source::{
-    Backend, ExplicitRule, HeaderMatch, OperationOverride, PathMatch, PathMatchType, RouteKey, RouteMatch,
-    RouteSource, Rules,
+    Backend, CallPolicy, ExplicitRule, HeaderMatch, OperationOverride, PathMatch, PathMatchType, RouteKey,
+    RouteMatch, RouteSource, Rules,
 };
 pub use table::{EncodedTable, RouteTable, TableError};
 pub use tables::{OwnHost, Tables};

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use funcatron_crds::{
-    DurationParseError, HttpMethod, PathMatchType as ResourcePathMatchType, RouteSpec, Timeout,
+    DurationParseError, HttpMethod, OperationRule, PathMatchType as ResourcePathMatchType, RouteRule,
+    RouteSpec, Timeout,
 };
 use thiserror::Error;
 
 use crate::{
-    Backend, ExplicitRule, HeaderMatch, OperationOverride, PathMatch, PathMatchType, RouteMatch, RouteSource,
-    Rules,
+    Backend, CallPolicy, ExplicitRule, HeaderMatch, OperationOverride, PathMatch, PathMatchType, RouteMatch,
+    RouteSource, Rules,
 };
 
 /// A Route's spec in this crate's words; `source` lends it to `compile`.
@@ -66,15 +67,21 @@ impl RouteParts {
         let hostnames = if hostnames.is_empty() { hostnames_default } else { hostnames };
         let mut overrides = BTreeMap::new();
         for (id, rule) in operations {
-            let timeout_ms = timeout_ms(rule.timeout.as_ref(), || format!("operations.{id}.timeout"))?;
-            overrides.insert(id.clone(), OperationOverride { fn_name: rule.fn_name.clone(), timeout_ms });
+            let OperationRule { fn_name, timeout, idempotent, direct, is_async } = rule;
+            let timeout_ms = timeout_ms(timeout.as_ref(), || format!("operations.{id}.timeout"))?;
+            let (idempotent, direct, is_async) = (*idempotent, *direct, is_async.unwrap_or(false));
+            let call = CallPolicy { timeout_ms, idempotent, direct, is_async };
+            overrides.insert(id.clone(), OperationOverride { fn_name: fn_name.clone(), call });
         }
         let mut explicit = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
-            let timeout_ms = timeout_ms(rule.timeout.as_ref(), || format!("rules[{index}].timeout"))?;
-            let matches = rule.matches.iter().map(route_match).collect();
-            let backends = rule.backends.iter().map(backend).collect();
-            explicit.push(ExplicitRule { matches, backends, timeout_ms });
+            let RouteRule { matches, backends, timeout, idempotent, direct, is_async } = rule;
+            let timeout_ms = timeout_ms(timeout.as_ref(), || format!("rules[{index}].timeout"))?;
+            let (idempotent, direct, is_async) = (*idempotent, *direct, is_async.unwrap_or(false));
+            let call = CallPolicy { timeout_ms, idempotent, direct, is_async };
+            let matches = matches.iter().map(route_match).collect();
+            let backends = backends.iter().map(backend).collect();
+            explicit.push(ExplicitRule { matches, backends, call });
         }
         Ok(Self {
             hostnames: hostnames.to_vec(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::pattern::Pattern;
-use crate::source::{Backend, HeaderMatch};
+use crate::source::{Backend, CallPolicy, HeaderMatch};
 
 /// A compiled rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,8 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) operation_id: Option<String>,
     pub(crate) backends: Backends,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) timeout_ms: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) call: CallPolicy,
 }
 
 impl Rule {
@@ -50,9 +50,9 @@ impl Rule {
         &self.backends.0
     }
 
-    /// The call's timeout.
-    pub fn timeout_ms(&self) -> Option<u64> {
-        self.timeout_ms
+    /// How its calls are made.
+    pub fn call(&self) -> CallPolicy {
+        self.call
     }
 
     /// Whether the rule answers `method`. A `GET` rule answers `HEAD` as well (RFC 9110, 9.1: every

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use funcatron_crds::Direct;
 use serde::{Deserialize, Serialize};
 
 /// One Route, as it is to be compiled.
@@ -43,30 +44,48 @@ pub enum Rules<'a> {
     Explicit(&'a [ExplicitRule]),
 }
 
+/// How a rule's calls are made, where that is not as their Fn or their request has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallPolicy {
+    /// The call's timeout, counted from submit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Whether it may run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent: Option<bool>,
+    /// Whether bodies stream past the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<Direct>,
+    /// Whether it is answered at once and runs later.
+    #[serde(default, rename = "async", skip_serializing_if = "std::ops::Not::not")]
+    pub is_async: bool,
+}
+
 /// What a Route says of one operation of its document.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct OperationOverride {
     /// The Fn that answers.
     #[serde(rename = "fn", default, skip_serializing_if = "Option::is_none")]
     pub fn_name: Option<String>,
-    /// The call's timeout, counted from submit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
+    /// How its calls are made.
+    #[serde(flatten)]
+    pub call: CallPolicy,
 }
 
 /// One explicit rule: any of its matches leads to its backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ExplicitRule {
     /// Alternatives; none = everything (Gateway API's default).
     #[serde(default)]
     pub matches: Vec<RouteMatch>,
     /// Who answers, by weight.
     pub backends: Vec<Backend>,
-    /// The call's timeout, counted from submit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
+    /// How its calls are made.
+    #[serde(flatten)]
+    pub call: CallPolicy,
 }
 
 /// Conditions on a request, all of which must hold.

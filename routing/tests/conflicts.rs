@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its helpers do")]
 
 use funcatron_routing::{
-    Backend, Claim, Conflict, ExplicitRule, PathMatch, PathMatchType, RouteKey, RouteMatch, RouteSource,
-    RouteTable, Rules, TableError, compile, conflicts,
+    Backend, CallPolicy, Claim, Conflict, ExplicitRule, PathMatch, PathMatchType, RouteKey, RouteMatch,
+    RouteSource, RouteTable, Rules, TableError, compile, conflicts,
 };
 
 fn route(key: (&str, &str), created_ms: i64, hostnames: &[&str], base_path: &str) -> RouteTable {
@@ -26,7 +26,7 @@ fn table(
     let rules = [ExplicitRule {
         matches: matches.collect(),
         backends: vec![Backend { fn_name: "page".into(), weight: 1 }],
-        timeout_ms: None,
+        call: CallPolicy::default(),
     }];
     let rules = Rules::Explicit(&rules);
     compile(&RouteSource {

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use funcatron_routing::{
-    Backend, ExplicitRule, Found, HeaderMatch, Match, OwnHost, PathMatch, PathMatchType, RouteMatch,
-    RouteSource, RouteTable, Rules, Tables, compile,
+    Backend, CallPolicy, ExplicitRule, Found, HeaderMatch, Match, OwnHost, PathMatch, PathMatchType,
+    RouteMatch, RouteSource, RouteTable, Rules, Tables, compile,
 };
 use http::{HeaderMap, HeaderValue, Method};
 
@@ -58,7 +58,7 @@ impl Route<'_> {
             .map(|(fn_name, condition)| ExplicitRule {
                 matches: vec![condition.clone()],
                 backends: vec![Backend { fn_name: (*fn_name).to_owned(), weight: 1 }],
-                timeout_ms: None,
+                call: CallPolicy::default(),
             })
             .collect();
         self.compile(Rules::Explicit(&rules))

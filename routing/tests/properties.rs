@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use funcatron_routing::{
-    Backend, ExplicitRule, Found, HeaderMatch, OwnHost, PathMatch, PathMatchType, RouteMatch, RouteSource,
-    RouteTable, Rules, Tables, compile,
+    Backend, CallPolicy, ExplicitRule, Found, HeaderMatch, OwnHost, PathMatch, PathMatchType, RouteMatch,
+    RouteSource, RouteTable, Rules, Tables, compile,
 };
 use http::{HeaderMap, HeaderValue, Method};
 use proptest::collection::vec;
@@ -90,7 +90,7 @@ fn explicit() -> impl Strategy<Value = OwnedRules> {
     let rule = vec(matches, 0..3).prop_map(|matches| ExplicitRule {
         matches,
         backends: vec![Backend { fn_name: "some".into(), weight: 1 }],
-        timeout_ms: None,
+        call: CallPolicy::default(),
     });
     vec(rule, 1..4).prop_map(OwnedRules::Explicit)
 }

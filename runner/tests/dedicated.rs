@@ -238,7 +238,7 @@ async fn an_unknown_wire_version_is_answered_so() {
     let mut stage = stage(1).await;
     let call = stage.gateway.call("newer");
     let id = call.id;
-    let mut envelope = call.into_envelope().unwrap();
+    let mut envelope = call.to_envelope().unwrap();
     envelope.headers.insert("fn-wire", HeaderValue::Int(2));
     stage.gateway.send_envelope(&stage.gateway.queue(), envelope).await;
     let reply = stage.gateway.reply(id).await;
@@ -450,7 +450,7 @@ async fn a_durable_message_of_an_unknown_wire_is_dead_at_once() {
     let dead = gateway.names.dead_queue(FN).unwrap();
     let function = Function::start(&dir.path().join("f.sock"));
     let runner = Runner::start(&broker, dedicated_durable(dir.path(), 1, true));
-    let mut envelope = gateway.call("newer").into_envelope().unwrap();
+    let mut envelope = gateway.call("newer").to_envelope().unwrap();
     envelope.headers.insert("fn-wire", HeaderValue::Int(2));
     envelope.properties.reply_to = None;
     gateway.send_envelope(&durable, envelope).await;

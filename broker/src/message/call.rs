@@ -98,31 +98,6 @@ pub struct Undecodable {
     pub attempt: u32,
 }
 
-/// A call whose parts live elsewhere, to be sent.
-#[derive(Debug, Clone, Copy)]
-#[allow(missing_docs, reason = "each field is the `Call`'s of that name")]
-pub struct CallRef<'a> {
-    pub id: CallId,
-    pub reply_to: Option<&'a str>,
-    pub deadline_ms: u64,
-    pub timeout_ms: u64,
-    pub expiration_ms: Option<u64>,
-    pub timestamp_s: Option<u64>,
-    pub persistent: bool,
-    pub attempt: u32,
-    pub intent: Intent,
-    pub method: &'a Method,
-    pub url: &'a str,
-    pub app: &'a str,
-    pub fn_name: &'a str,
-    pub revision: &'a str,
-    pub operation: Option<&'a str>,
-    pub template: Option<&'a str>,
-    pub params: &'a [(String, String)],
-    pub headers: &'a HeaderMap,
-    pub body: &'a Bytes,
-}
-
 /// What stands in `fn-call`.
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
@@ -150,36 +125,21 @@ struct AttemptOnly {
     attempt: NonZeroU32,
 }
 
-impl CallRef<'_> {
+impl Call {
     /// Makes it ready to be sent.
     pub fn to_envelope(&self) -> Result<Envelope, EncodeError> {
-        let head = Head {
-            deadline: self.deadline_ms,
-            timeout: self.timeout_ms,
-            attempt: NonZeroU32::new(self.attempt).unwrap_or(NonZeroU32::MIN),
-            intent: self.intent,
-            method: self.method.as_str().into(),
-            url: self.url.into(),
-            app: self.app.into(),
-            fn_name: self.fn_name.into(),
-            revision: self.revision.into(),
-            operation: self.operation.map(Cow::from),
-            template: self.template.map(Cow::from),
-            params: self.params.iter().map(|(name, value)| (name.into(), value.into())).collect(),
-        };
-        let head = serde_json::to_string(&head).expect("text and numbers are JSON");
         let mut headers = Headers::with_capacity(OWN_HEADERS);
         headers.push(WIRE_HEADER.to_owned(), HeaderValue::Int(WIRE_VERSION));
-        headers.push(HEAD.to_owned(), HeaderValue::Text(head));
-        if let Some(lines) = http_headers::write(self.headers)? {
+        headers.push(HEAD.to_owned(), HeaderValue::Text(self.head()));
+        if let Some(lines) = http_headers::write(&self.headers)? {
             headers.push(http_headers::NAME.to_owned(), lines);
         }
         let properties = Properties {
             kind: Some(KIND.to_owned()),
             message_id: Some(self.id.to_string()),
             correlation_id: None,
-            reply_to: self.reply_to.map(str::to_owned),
-            content_type: http_headers::content_type(self.headers).map(str::to_owned),
+            reply_to: self.reply_to.clone(),
+            content_type: http_headers::content_type(&self.headers).map(str::to_owned),
             user_id: None,
             expiration_ms: self.expiration_ms,
             timestamp_s: self.timestamp_s,
@@ -187,33 +147,24 @@ impl CallRef<'_> {
         };
         fields::sendable(Envelope { properties, headers, body: self.body.clone() })
     }
-}
 
-impl Call {
-    /// Makes it ready to be sent.
-    pub fn into_envelope(self) -> Result<Envelope, EncodeError> {
-        let call = CallRef {
-            id: self.id,
-            reply_to: self.reply_to.as_deref(),
-            deadline_ms: self.deadline_ms,
-            timeout_ms: self.timeout_ms,
-            expiration_ms: self.expiration_ms,
-            timestamp_s: self.timestamp_s,
-            persistent: self.persistent,
-            attempt: self.attempt,
+    fn head(&self) -> String {
+        let params = self.params.iter();
+        let head = Head {
+            deadline: self.deadline_ms,
+            timeout: self.timeout_ms,
+            attempt: NonZeroU32::new(self.attempt).unwrap_or(NonZeroU32::MIN),
             intent: self.intent,
-            method: &self.method,
-            url: &self.url,
-            app: &self.app,
-            fn_name: &self.fn_name,
-            revision: &self.revision,
-            operation: self.operation.as_deref(),
-            template: self.template.as_deref(),
-            params: &self.params,
-            headers: &self.headers,
-            body: &self.body,
+            method: self.method.as_str().into(),
+            url: self.url.as_str().into(),
+            app: self.app.as_str().into(),
+            fn_name: self.fn_name.as_str().into(),
+            revision: self.revision.as_str().into(),
+            operation: self.operation.as_deref().map(Cow::from),
+            template: self.template.as_deref().map(Cow::from),
+            params: params.map(|(name, value)| (name.into(), value.into())).collect(),
         };
-        call.to_envelope()
+        serde_json::to_string(&head).expect("text and numbers are JSON")
     }
 
     /// Reads a call; one that cannot be read says where to answer that.

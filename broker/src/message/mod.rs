@@ -14,7 +14,7 @@ mod reply;
 use std::fmt;
 use std::str::FromStr;
 
-pub use call::{Call, CallRef, Intent, Undecodable};
+pub use call::{Call, Intent, Undecodable};
 pub use notes::{Cancel, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};
 pub use reply::{Outcome, Reply, Unread};

@@ -45,7 +45,7 @@ fn reply() -> Reply {
 
 #[test]
 fn a_call_stands_on_the_wire_as_documented() {
-    let envelope = call().into_envelope().unwrap();
+    let envelope = call().to_envelope().unwrap();
     let Properties { kind, message_id, content_type, expiration_ms, user_id, .. } = &envelope.properties;
     assert_eq!(kind.as_deref(), Some("call"));
     assert_eq!(message_id.as_deref(), Some("01890a5d-ac96-774b-bcce-b302099a8057"));
@@ -66,7 +66,7 @@ fn a_call_stands_on_the_wire_as_documented() {
 
 /// A call with something in its head replaced; `null` takes it out.
 fn with(member: &str, value: serde_json::Value) -> Envelope {
-    let mut envelope = call().into_envelope().unwrap();
+    let mut envelope = call().to_envelope().unwrap();
     let mut head: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(envelope.headers.text("fn-call").unwrap()).unwrap();
     match value {
@@ -82,10 +82,10 @@ fn http_headers_stand_as_field_lines_and_bytes_survive() {
     let mut sent = call();
     sent.headers.append("x-a", HttpValue::from_static("1"));
     sent.headers.append("x-a", HttpValue::from_static("2"));
-    let envelope = sent.clone().into_envelope().unwrap();
+    let envelope = sent.to_envelope().unwrap();
     assert_eq!(envelope.headers.text("fn-headers"), Some("x-a: 1\r\nx-a: 2\r\n\r\n"));
     sent.headers.append("x-b", HttpValue::from_bytes(b"\xff\xfe").unwrap());
-    let envelope = sent.clone().into_envelope().unwrap();
+    let envelope = sent.to_envelope().unwrap();
     assert!(matches!(envelope.headers.get("fn-headers"), Some(HeaderValue::Bytes(_))));
     assert_eq!(Call::from_envelope(envelope).unwrap(), sent);
 }
@@ -95,7 +95,7 @@ fn a_content_type_that_fits_no_property_is_a_header() {
     let mut sent = call();
     let long = format!("text/plain; x={}", "y".repeat(300));
     sent.headers.insert(CONTENT_TYPE, HttpValue::try_from(&long).unwrap());
-    let envelope = sent.clone().into_envelope().unwrap();
+    let envelope = sent.to_envelope().unwrap();
     assert_eq!(envelope.properties.content_type, None);
     let lines = format!("content-type: {long}\r\n\r\n");
     assert_eq!(envelope.headers.text("fn-headers"), Some(lines.as_str()));
@@ -109,7 +109,7 @@ fn what_is_missing_is_named() {
         assert!(reason.to_string().contains(&format!("missing field `{member}`")), "{reason}");
     }
     for name in ["fn-wire", "fn-call"] {
-        let mut envelope = call().into_envelope().unwrap();
+        let mut envelope = call().to_envelope().unwrap();
         envelope.headers.remove(name).unwrap();
         assert_eq!(Call::from_envelope(envelope).unwrap_err().reason, DecodeError::Missing(name));
     }
@@ -118,7 +118,7 @@ fn what_is_missing_is_named() {
         envelope.headers.remove(name).unwrap();
         assert_eq!(Reply::from_envelope(envelope).unwrap_err(), DecodeError::Missing(name));
     }
-    let mut envelope = call().into_envelope().unwrap();
+    let mut envelope = call().to_envelope().unwrap();
     envelope.properties.message_id = None;
     assert_eq!(Call::from_envelope(envelope).unwrap_err().reason, DecodeError::Missing("message-id"));
     let mut envelope = reply().into_envelope().unwrap();
@@ -129,7 +129,7 @@ fn what_is_missing_is_named() {
 #[test]
 fn what_has_another_type_is_named() {
     for name in ["fn-wire", "fn-call", "fn-headers"] {
-        let mut broken = call().into_envelope().unwrap();
+        let mut broken = call().to_envelope().unwrap();
         broken.headers.insert(name, HeaderValue::Bool(true));
         let reason = Call::from_envelope(broken).unwrap_err().reason;
         assert!(
@@ -159,7 +159,7 @@ fn a_senseless_value_is_named() {
     }
     let unended = ["x: v", "x: v\r\n", "x", "x: a\r\n\r\ny: b\r\n\r\n", "\r\n\r\n"];
     for lines in unended.into_iter().chain([": v\r\n\r\n", "a b: v\r\n\r\n", "x: a\0\r\n\r\n", "x\r\n\r\n"]) {
-        let mut envelope = call().into_envelope().unwrap();
+        let mut envelope = call().to_envelope().unwrap();
         envelope.headers.insert("fn-headers", lines);
         let reason = Call::from_envelope(envelope).unwrap_err().reason;
         assert!(
@@ -195,7 +195,7 @@ fn a_newer_minor_version_may_add_headers_and_members() {
 
 #[test]
 fn too_much_is_refused_on_both_sides() {
-    let mut envelope = call().into_envelope().unwrap();
+    let mut envelope = call().to_envelope().unwrap();
     for n in 0..300 {
         envelope.headers.insert(format!("x-{n}"), "v");
     }
@@ -211,13 +211,13 @@ fn too_much_is_refused_on_both_sides() {
     for n in 0..300 {
         many.headers.insert(HeaderName::try_from(format!("x-{n}")).unwrap(), HttpValue::from_static("v"));
     }
-    assert!(matches!(many.into_envelope(), Err(EncodeError::TooMany(_))));
+    assert!(matches!(many.to_envelope(), Err(EncodeError::TooMany(_))));
     let mut large = reply();
     large.headers.insert("x-large", HttpValue::try_from("v".repeat(100_000)).unwrap());
     assert!(matches!(large.into_envelope(), Err(EncodeError::TooLarge(_))));
     let mut long = call();
     long.reply_to = Some("x".repeat(256));
-    assert!(matches!(long.into_envelope(), Err(EncodeError::Long { .. })));
+    assert!(matches!(long.to_envelope(), Err(EncodeError::Long { .. })));
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn any_property() -> impl Strategy<Value = Option<String>> {
 proptest! {
     #[test]
     fn a_call_comes_back_as_it_went(sent in any_call()) {
-        prop_assert_eq!(Call::from_envelope(sent.clone().into_envelope().unwrap()).unwrap(), sent);
+        prop_assert_eq!(Call::from_envelope(sent.to_envelope().unwrap()).unwrap(), sent);
     }
 
     #[test]
@@ -487,7 +487,7 @@ proptest! {
         kind in proptest::sample::select(vec!["call", "reply", "replies", "wake", "report", "cancel"]),
         body in proptest::collection::vec(any::<u8>(), 0..60),
     ) {
-        let mut envelope = call().into_envelope().unwrap();
+        let mut envelope = call().to_envelope().unwrap();
         for (name, value) in hostile {
             envelope.headers.insert(name, value);
         }
@@ -502,7 +502,7 @@ proptest! {
         let _ = Reply::read_all(envelope.clone());
         if let Ok(call) = Call::from_envelope(envelope) {
             // What was understood can be passed on, unless it is too much.
-            let _ = call.into_envelope();
+            let _ = call.to_envelope();
         }
     }
 }

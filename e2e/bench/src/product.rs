@@ -12,7 +12,7 @@ use funcatron_crds::address::SigningKey;
 use funcatron_crds::{Digest, RevisionName};
 use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
 use funcatron_routing::app_table::{AppTable, FnEntry, RevisionEntry};
-use funcatron_routing::{Backend, ExplicitRule, RouteSource, Rules, compile};
+use funcatron_routing::{Backend, CallPolicy, ExplicitRule, RouteSource, Rules, compile};
 use funcatron_runner::{Mode, RunnerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +67,7 @@ fn fill(tables: &TableStore) -> Result<()> {
     app.fns.insert(FUNCTION.into(), FnEntry { revision: Some(revision), timeout_ms: TIMEOUT_MS });
     tables.put_app(NAMESPACE, APP, Some(app)).context("put the App's table")?;
     let backends = vec![Backend { fn_name: FUNCTION.into(), weight: 1 }];
-    let rules = [ExplicitRule { matches: Vec::new(), backends, timeout_ms: None }];
+    let rules = [ExplicitRule { matches: Vec::new(), backends, call: CallPolicy::default() }];
     let route = compile(&RouteSource {
         namespace: NAMESPACE,
         name: FUNCTION,

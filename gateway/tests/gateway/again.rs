@@ -224,3 +224,20 @@ async fn an_answered_call_is_not_cancelled() {
     assert_eq!(fixture.metric("funcatron_gateway_cancels_total").await, 0.0);
     echo.abort();
 }
+
+#[tokio::test]
+async fn a_route_or_a_key_makes_a_post_run_again() {
+    let fixture = Fixture::start().await;
+    let mut runner = fixture.runner("00000001").await;
+    for (path, headers) in [("/page", &[("idempotency-key", "\"8e03978e\"")][..]), ("/again", &[])] {
+        let serving = async {
+            runner.serve(Outcome::RunnerLost, "").await;
+            runner.serve(OK, "").await
+        };
+        let sending = send(fixture.public, Method::POST, HOST, path, headers, "");
+        let (answer, second) = tokio::join!(sending, serving);
+        assert_eq!((answer.status, second.attempt), (200, 2), "{path}");
+        let key = second.headers.get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
+        assert_eq!(key.as_deref(), headers.first().map(|(_, key)| *key), "handed to the function");
+    }
+}

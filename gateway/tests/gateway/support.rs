@@ -20,7 +20,8 @@ use funcatron_crds::{Digest, RevisionName};
 use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
 use funcatron_routing::app_table::{AppTable, FnEntry, HttpTriggerEntry, RevisionEntry};
 use funcatron_routing::{
-    Backend, ExplicitRule, PathMatch, PathMatchType, RouteMatch, RouteSource, RouteTable, Rules, compile,
+    Backend, CallPolicy, ExplicitRule, PathMatch, PathMatchType, RouteMatch, RouteSource, RouteTable, Rules,
+    compile,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -192,7 +193,11 @@ pub(crate) fn rule(method: Option<&str>, path: &str, fn_name: &str, timeout_ms: 
     let path = PathMatch { kind: PathMatchType::PathPrefix, value: path.to_owned() };
     let matches =
         vec![RouteMatch { path: Some(path), method: method.map(str::to_owned), headers: Vec::new() }];
-    ExplicitRule { matches, backends: vec![Backend { fn_name: fn_name.to_owned(), weight: 1 }], timeout_ms }
+    ExplicitRule {
+        matches,
+        backends: vec![Backend { fn_name: fn_name.to_owned(), weight: 1 }],
+        call: CallPolicy { timeout_ms, ..CallPolicy::default() },
+    }
 }
 
 pub(crate) fn route(app: &str, name: &str, hostnames: &[String], rules: &[ExplicitRule]) -> RouteTable {
@@ -217,6 +222,10 @@ fn site() -> RouteTable {
         rule(None, "/new", "new", None),
         rule(None, "/missing", "missing", None),
         rule(Some("PUT"), "/put", "page", None),
+        ExplicitRule {
+            call: CallPolicy { idempotent: Some(true), ..CallPolicy::default() },
+            ..rule(None, "/again", "page", None)
+        },
     ];
     route("shop", "site", &[HOST.to_owned()], &rules)
 }

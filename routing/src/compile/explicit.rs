@@ -77,8 +77,7 @@ fn compile_rule(at: &str, rule: &ExplicitRule, rules: &mut Vec<Rule>, problems: 
         let method = method.as_deref().and_then(|name| parse_method(&at, name, problems));
         let headers = header_rules(&at, headers, problems);
         if let (Some(path), Some(backends)) = (path, backends.clone()) {
-            let timeout_ms = rule.timeout_ms;
-            rules.push(Rule { path, method, headers, operation_id: None, backends, timeout_ms });
+            rules.push(Rule { path, method, headers, operation_id: None, backends, call: rule.call });
         }
     }
 }

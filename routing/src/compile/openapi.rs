@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use funcatron_crds::Direct;
+
 use super::{Parts, base_path, kebab_case};
 use crate::document::{self, Description, Operation};
 use crate::error::{Problems, quoted};
 use crate::names::{BasePath, Hostname, check_fn_name};
 use crate::pattern::{Pattern, PatternKind};
 use crate::rule::{Backends, Rule};
-use crate::source::{OperationOverride, RouteSource};
+use crate::source::{CallPolicy, OperationOverride, RouteSource};
 
 /// It travels with each call as a header and may become a metric's label.
 const OPERATION_ID_BYTES_MAX: usize = 256;
@@ -105,12 +107,27 @@ fn rules(description: &Description, request: &Request<'_>, problems: &mut Proble
             path,
             method: Some(operation.method.clone()),
             headers: Vec::new(),
-            timeout_ms: overridden(operation, request).and_then(|own| own.timeout_ms),
+            call: call(operation, request, problems),
             operation_id: operation.operation_id.clone(),
             backends: Backends::one(fn_name.unwrap_or_default()),
         });
     }
     rules
+}
+
+/// How an operation's calls are made: as spec.operations says, else the document.
+fn call(operation: &Operation, request: &Request<'_>, problems: &mut Problems) -> CallPolicy {
+    let mut call = overridden(operation, request).map(|own| own.call).unwrap_or_default();
+    let Some(said) = &operation.direct else { return call };
+    let known = [("Always", Direct::Always), ("Auto", Direct::Auto), ("Never", Direct::Never)];
+    match known.into_iter().find(|(word, _)| word == said) {
+        Some((_, direct)) => call.direct = call.direct.or(Some(direct)),
+        None => {
+            let at = format!("{}/x-funcatron-direct", operation.at);
+            problems.add(at, format!("{} is unknown", quoted(said)), "write Always, Auto or Never");
+        }
+    }
+    call
 }
 
 fn pattern(operation: &Operation, problems: &mut Problems) -> Option<Pattern> {

@@ -72,6 +72,8 @@ pub(super) struct RawOperation {
     pub(super) parameters: Option<Vec<Parameter>>,
     #[serde(rename = "x-funcatron-fn")]
     pub(super) fn_name: Option<String>,
+    #[serde(rename = "x-funcatron-direct")]
+    pub(super) direct: Option<String>,
 }
 
 /// A string, or a number that somebody forgot to quote (`swagger: 2.0`).

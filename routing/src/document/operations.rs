@@ -112,6 +112,7 @@ impl<'a> Reader<'a> {
             method,
             operation_id: operation.operation_id.clone(),
             fn_name: operation.fn_name.clone().or_else(|| item.fn_name.clone()),
+            direct: operation.direct.clone(),
             path_params,
         });
     }

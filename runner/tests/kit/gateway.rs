@@ -110,7 +110,7 @@ impl Gateway {
 
     pub async fn send(&self, call: Call) -> CallId {
         let id = call.id;
-        self.send_envelope(&self.queue(), call.into_envelope().unwrap()).await;
+        self.send_envelope(&self.queue(), call.to_envelope().unwrap()).await;
         id
     }
 

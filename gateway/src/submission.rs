@@ -1,0 +1,165 @@
+//! A request that has been read whole: the call that it makes, whom it goes to, and its time.
+//! Never publishes anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use funcatron_broker::envelope::Envelope;
+use funcatron_broker::message::{Call, CallId, EncodeError, Intent};
+use funcatron_routing::CallPolicy;
+use http::{HeaderMap, HeaderName, Method};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::apps::{AppPart, FnPart, RevisionPart};
+use crate::uplink::Session;
+
+/// The client's word that the same request may come twice (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// A timeout beyond it is none that Kubernetes' own durations can say; it keeps sums of times from overflowing.
+const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A Fn to call, and what is known of the rule that led to it.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) app: Arc<AppPart>,
+    pub(crate) function: Arc<FnPart>,
+    pub(crate) intent: Intent,
+    pub(crate) policy: CallPolicy,
+    pub(crate) operation: Option<String>,
+    pub(crate) template: Option<String>,
+    pub(crate) params: Vec<(String, String)>,
+}
+
+/// What of a request travels.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) method: Method,
+    pub(crate) url: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// A call that is to be dispatched.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) app: Arc<AppPart>,
+    pub(crate) function: Arc<FnPart>,
+    pub(crate) clock: Clock,
+    /// Whether it may run again where it is not known to have run.
+    pub(crate) idempotent: bool,
+    call: Call,
+}
+
+/// A call's time, counted from its submission.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    submitted: Instant,
+    timeout: Duration,
+}
+
+impl Clock {
+    /// Begins now.
+    fn start(timeout: Duration) -> Self {
+        Self { submitted: Instant::now(), timeout: timeout.min(TIMEOUT_MAX) }
+    }
+
+    /// When nobody waits any more.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.submitted + self.timeout
+    }
+
+    fn timeout_ms(&self) -> u64 {
+        u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn left_ms(&self) -> u64 {
+        let left = self.deadline().saturating_duration_since(Instant::now());
+        u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Submission {
+    /// Submits a request now.
+    pub(crate) fn new(id: Uuid, to: Destination, content: Content, now_unix_ms: u64) -> Self {
+        let Destination { app, function, intent, policy, operation, template, params } = to;
+        let Content { method, url, headers, body } = content;
+        let timeout_ms = policy.timeout_ms.unwrap_or(function.timeout_ms);
+        let clock = Clock::start(Duration::from_millis(timeout_ms));
+        let idempotent = is_idempotent(policy, &method, &headers);
+        let call = Call {
+            id: CallId::from_uuid(id),
+            reply_to: None,
+            deadline_ms: now_unix_ms.saturating_add(clock.timeout_ms()),
+            timeout_ms: clock.timeout_ms(),
+            expiration_ms: None,
+            timestamp_s: Some(now_unix_ms / 1000),
+            persistent: false,
+            attempt: 1,
+            intent,
+            method,
+            url,
+            app: app.app.as_ref().to_owned(),
+            fn_name: function.name.as_ref().to_owned(),
+            revision: String::new(),
+            operation,
+            template,
+            params,
+            headers,
+            body,
+        };
+        Self { app, function, clock, idempotent, call }
+    }
+
+    /// Its id, the same on every attempt.
+    pub(crate) fn id(&self) -> Uuid {
+        self.call.id.uuid()
+    }
+
+    /// The message of one attempt.
+    pub(crate) fn attempt(
+        &mut self,
+        attempt: u32,
+        revision: &RevisionPart,
+        session: &Session,
+    ) -> Result<Envelope, EncodeError> {
+        let call = &mut self.call;
+        call.attempt = attempt;
+        revision.entry.name.as_str().clone_into(&mut call.revision);
+        call.reply_to = Some(session.reply_to.clone());
+        call.expiration_ms = Some(self.clock.left_ms());
+        call.to_envelope()
+    }
+}
+
+/// As the Route says, else the client, else by the method's meaning (RFC 9110, 9.2.2).
+fn is_idempotent(policy: CallPolicy, method: &Method, headers: &HeaderMap) -> bool {
+    let by_meaning = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE];
+    let otherwise = || by_meaning.contains(method) || headers.contains_key(IDEMPOTENCY_KEY);
+    policy.idempotent.unwrap_or_else(otherwise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn the_route_decides_then_the_client_then_the_method() {
+        let (none, mut key) = (HeaderMap::new(), HeaderMap::new());
+        key.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("\"8e03978e\""));
+        let policy = |idempotent| CallPolicy { idempotent, ..CallPolicy::default() };
+        for (said, method, headers, expected) in [
+            (None, Method::GET, &none, true),
+            (None, Method::POST, &none, false),
+            (None, Method::PATCH, &none, false),
+            (None, Method::POST, &key, true),
+            (Some(true), Method::POST, &none, true),
+            (Some(false), Method::GET, &none, false),
+            (Some(false), Method::POST, &key, false),
+        ] {
+            assert_eq!(is_idempotent(policy(said), &method, headers), expected, "{said:?} {method}");
+        }
+    }
+}
