@@ -16,6 +16,8 @@ const INSTALLATION_BYTES_MAX: usize = 20;
 const RESERVED: &str = "amq";
 /// The routing key under which runners' reports reach the operator's queue.
 pub const REPORTS_KEY: &str = "reports";
+/// The routing key under which runners' events and claims reach the ledger's queue.
+pub const LEDGER_KEY: &str = "ledger";
 
 /// Why a name cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -159,6 +161,11 @@ impl Installation {
     pub fn reports_queue(&self) -> QueueName {
         QueueName(format!("{}.reports", self.id))
     }
+
+    /// Where events of calls wait for the ledger.
+    pub fn ledger_queue(&self) -> QueueName {
+        QueueName(format!("{}.ledger", self.id))
+    }
 }
 
 impl fmt::Display for Installation {
@@ -262,6 +269,8 @@ pub enum Meaning {
     Replies,
     /// The operator's reports queue.
     Reports,
+    /// The ledger's queue.
+    Ledger,
     /// A gateway's reply queue.
     Gateway,
     /// Something of an App's.
@@ -304,6 +313,7 @@ impl Meaning {
         match parts[..] {
             ["replies"] => Some(Self::Replies),
             ["reports"] => Some(Self::Reports),
+            ["ledger"] => Some(Self::Ledger),
             ["gw", _] => Some(Self::Gateway),
             [namespace, app, "cancel"] => Some(Self::app(namespace, app, AppObject::Cancel)),
             [namespace, app, kind, rest] => Some(Self::app(namespace, app, AppObject::of(kind, rest)?)),

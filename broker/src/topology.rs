@@ -3,7 +3,9 @@
 //! Pure: says what shall stand, and a `Link` declares it.
 //! Never performs I/O and never deletes.
 
-use crate::names::{AppNames, BindingKey, ExchangeName, Installation, NameError, QueueName, REPORTS_KEY};
+use crate::names::{
+    AppNames, BindingKey, ExchangeName, Installation, LEDGER_KEY, NameError, QueueName, REPORTS_KEY,
+};
 
 /// A revision's waiting calls: at 10,000 the gateway's own bounds have long answered 503.
 pub const REVISION_LENGTH_MAX: u32 = 10_000;
@@ -17,6 +19,8 @@ pub const WAKE_LENGTH_MAX: u32 = 1_000;
 pub const OWN_LENGTH_MAX: u32 = 10_000;
 /// Reports waiting while no operator leads.
 pub const REPORTS_LENGTH_MAX: u32 = 10_000;
+/// Events waiting while no ledger takes them or its database is away: an hour of nearly 300 a second.
+pub const LEDGER_LENGTH_MAX: u32 = 1_000_000;
 /// Redeliveries before a message is dead: four attempts in all.
 pub const DELIVERY_LIMIT: u32 = 3;
 /// The wait before a failed attempt's next, times the attempts so far …
@@ -94,6 +98,8 @@ pub struct QueueSpec {
     pub overflow: Overflow,
     /// Quorum queues: redeliveries allowed, and where the message goes after them.
     pub attempts: Option<Attempts>,
+    /// Quorum queues: redelivered without a limit. Without this or `attempts`, RabbitMQ drops a message after 20.
+    pub keeps_trying: bool,
 }
 
 /// How often a message is tried, and what becomes of it then.
@@ -111,7 +117,7 @@ pub struct Attempts {
 
 impl QueueSpec {
     fn plain(kind: QueueKind, length_max: u32, overflow: Overflow) -> Self {
-        Self { kind, length_max, overflow, attempts: None }
+        Self { kind, length_max, overflow, attempts: None, keeps_trying: false }
     }
 }
 
@@ -122,6 +128,21 @@ pub fn installation(installation: &Installation) -> Vec<Item> {
         Item::Exchange { name: replies.clone(), kind: ExchangeKind::Direct },
         queue(reports.clone(), QueueKind::Classic, REPORTS_LENGTH_MAX, Overflow::DropHead),
         Item::Binding { exchange: replies, queue: reports, key: REPORTS_KEY.to_owned() },
+    ]
+}
+
+/// What the ledger needs: its queue, bound to the reply exchange. An event that its database cannot take now is kept
+/// and tried again for ever.
+pub fn ledger(installation: &Installation) -> Vec<Item> {
+    let (replies, ledger) = (installation.reply_exchange(), installation.ledger_queue());
+    let spec = QueueSpec {
+        keeps_trying: true,
+        ..QueueSpec::plain(QueueKind::Quorum, LEDGER_LENGTH_MAX, Overflow::RejectPublish)
+    };
+    vec![
+        Item::Exchange { name: replies.clone(), kind: ExchangeKind::Direct },
+        Item::Queue { name: ledger.clone(), spec },
+        Item::Binding { exchange: replies, queue: ledger, key: LEDGER_KEY.to_owned() },
     ]
 }
 
@@ -178,6 +199,7 @@ pub fn durable(names: &AppNames, fn_name: &str) -> Result<Vec<Item>, NameError> 
         length_max: DURABLE_LENGTH_MAX,
         overflow: Overflow::RejectPublish,
         attempts: Some(attempts),
+        keeps_trying: false,
     };
     Ok(vec![
         queue(dead, QueueKind::Quorum, DEAD_LENGTH_MAX, Overflow::DropHead),

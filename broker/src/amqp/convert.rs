@@ -15,6 +15,8 @@ use crate::topology::{Attempts, Overflow, QueueKind, QueueSpec};
 const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 
+/// RabbitMQ 4's word for a quorum queue without a delivery limit, where absence means 20.
+const NO_DELIVERY_LIMIT: i64 = -1;
 /// RabbitMQ closes the channel over a longer life than this, which is 49 days.
 const EXPIRATION_MS_MAX: u64 = u32::MAX as u64;
 
@@ -142,7 +144,7 @@ fn long(text: &LongString) -> HeaderValue {
 
 /// A queue's arguments, as RabbitMQ names them.
 pub(super) fn arguments(spec: &QueueSpec) -> FieldTable {
-    let QueueSpec { kind, length_max, overflow, attempts } = spec;
+    let QueueSpec { kind, length_max, overflow, attempts, keeps_trying } = spec;
     let mut table = FieldTable::default();
     let kind = match kind {
         QueueKind::Quorum => "quorum",
@@ -155,6 +157,9 @@ pub(super) fn arguments(spec: &QueueSpec) -> FieldTable {
     table.insert("x-queue-type".into(), text(kind));
     table.insert("x-max-length".into(), number(*length_max));
     table.insert("x-overflow".into(), text(overflow));
+    if *keeps_trying {
+        table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NO_DELIVERY_LIMIT));
+    }
     if let Some(attempts) = attempts {
         let Attempts { delivery_limit, retry_min_ms, retry_max_ms, dead_letter } = attempts;
         table.insert("x-delivery-limit".into(), number(*delivery_limit));

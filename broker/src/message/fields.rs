@@ -34,6 +34,15 @@ pub(super) fn reason(words: &str) -> String {
     words.chars().take(256).collect()
 }
 
+/// The end of a text, whole characters, within the bound.
+pub(super) fn tail(text: String, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let start = text.ceil_char_boundary(text.len() - bytes_max);
+    text[start..].to_owned()
+}
+
 pub(super) fn call_id(name: &'static str, value: Option<&str>) -> Result<CallId, DecodeError> {
     let text = value.ok_or(DecodeError::Missing(name))?;
     text.parse().map_err(|_| invalid(name, "not a UUID"))

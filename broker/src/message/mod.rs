@@ -1,10 +1,11 @@
-//! The messages of ours: call, reply, wake, report, cancel; from typed to envelope and back.
+//! The messages of ours: call, reply, wake, report, cancel, and what the ledger is told; from typed to envelope and back.
 //!
 //! The HTTP body is the message's body, untouched; everything else rides in properties and headers, as
 //! docs/wire.md says. Tenants' runners write replies and reports, so every envelope is read as hostile:
 //! what is missing, wrongly typed or too much is an error that names it. Never performs I/O.
 
 mod call;
+mod events;
 mod fields;
 mod http_headers;
 mod notes;
@@ -15,6 +16,10 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use call::{Call, Intent, Undecodable};
+pub use events::{
+    AppEvent, BODY_BYTES_KEPT, CallEvent, Claim, Claimed, Ended, Happened, LOG_BYTES_KEPT, LedgerMessage,
+    Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, redact,
+};
 pub use notes::{Cancel, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};
 pub use reply::{Outcome, Reply, Unread};
@@ -27,6 +32,8 @@ pub const WIRE_VERSION: i64 = 1;
 pub const WIRE_HEADER: &str = "fn-wire";
 /// A JSON body of ours is names, digests and a log's tail.
 pub const JSON_BYTES_MAX: usize = 16 * 1024;
+/// An event of a call holds an HTTP message's kept part (in base64) and a log's tail.
+pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 
 /// Why an envelope is no message of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,8 +94,13 @@ pub enum EncodeError {
     #[error("headers of {0} bytes, and 98304 are allowed")]
     TooLarge(usize),
     /// The JSON body is too large.
-    #[error("body of {0} bytes, and 16384 are allowed")]
-    Body(usize),
+    #[error("body of {bytes} bytes, and {max} are allowed")]
+    Body {
+        /// Its size.
+        bytes: usize,
+        /// The bound of its type.
+        max: usize,
+    },
 }
 
 /// One call's id, a UUIDv7.

@@ -61,14 +61,14 @@ pub struct Wake {
 impl Wake {
     /// Makes it ready to be sent; it lives as long as its sender waits before the next.
     pub fn into_envelope(self, expiration_ms: u64) -> Result<Envelope, EncodeError> {
-        let mut envelope = json(WAKE, &self)?;
+        let mut envelope = json(WAKE, &self, JSON_BYTES_MAX)?;
         envelope.properties.expiration_ms = Some(expiration_ms);
         Ok(envelope)
     }
 
     /// Reads a wake.
     pub fn from_envelope(envelope: &Envelope) -> Result<Self, DecodeError> {
-        read_json(WAKE, envelope)
+        read_json(WAKE, envelope, JSON_BYTES_MAX)
     }
 }
 
@@ -119,30 +119,21 @@ pub struct Report {
 impl Report {
     /// Makes it ready to be sent to the reply exchange with `REPORTS_KEY`; long texts lose their start.
     pub fn into_envelope(mut self) -> Result<Envelope, EncodeError> {
-        self.reason = self.reason.map(tail);
-        self.log = self.log.map(tail);
-        let mut envelope = json(REPORT, &self)?;
+        self.reason = self.reason.map(|text| fields::tail(text, REPORT_TEXT_BYTES_MAX));
+        self.log = self.log.map(|text| fields::tail(text, REPORT_TEXT_BYTES_MAX));
+        let mut envelope = json(REPORT, &self, JSON_BYTES_MAX)?;
         envelope.properties.user_id = self.user_id;
         Ok(envelope)
     }
 
     /// Reads a report; long texts lose their start.
     pub fn from_envelope(envelope: &Envelope) -> Result<Self, DecodeError> {
-        let mut report: Self = read_json(REPORT, envelope)?;
+        let mut report: Self = read_json(REPORT, envelope, JSON_BYTES_MAX)?;
         report.user_id.clone_from(&envelope.properties.user_id);
-        report.reason = report.reason.map(tail);
-        report.log = report.log.map(tail);
+        report.reason = report.reason.map(|text| fields::tail(text, REPORT_TEXT_BYTES_MAX));
+        report.log = report.log.map(|text| fields::tail(text, REPORT_TEXT_BYTES_MAX));
         Ok(report)
     }
-}
-
-/// The end of a text, whole characters, within the bound.
-fn tail(text: String) -> String {
-    if text.len() <= REPORT_TEXT_BYTES_MAX {
-        return text;
-    }
-    let start = text.ceil_char_boundary(text.len() - REPORT_TEXT_BYTES_MAX);
-    text[start..].to_owned()
 }
 
 /// Nobody waits for this call any more.
@@ -168,17 +159,17 @@ impl Cancel {
     }
 }
 
-fn ours(kind: &str) -> Envelope {
+pub(super) fn ours(kind: &str) -> Envelope {
     let mut headers = Headers::with_capacity(1);
     headers.push(WIRE_HEADER.to_owned(), HeaderValue::Int(WIRE_VERSION));
     let properties = Properties { kind: Some(kind.to_owned()), ..Properties::default() };
     Envelope { properties, headers, body: Bytes::new() }
 }
 
-fn json<T: Serialize>(kind: &str, value: &T) -> Result<Envelope, EncodeError> {
+pub(super) fn json<T: Serialize>(kind: &str, value: &T, bytes_max: usize) -> Result<Envelope, EncodeError> {
     let body = serde_json::to_vec(value).expect("names and texts serialise to JSON");
-    if body.len() > JSON_BYTES_MAX {
-        return Err(EncodeError::Body(body.len()));
+    if body.len() > bytes_max {
+        return Err(EncodeError::Body { bytes: body.len(), max: bytes_max });
     }
     let mut envelope = ours(kind);
     envelope.properties.content_type = Some(JSON.to_owned());
@@ -186,10 +177,14 @@ fn json<T: Serialize>(kind: &str, value: &T) -> Result<Envelope, EncodeError> {
     Ok(envelope)
 }
 
-fn read_json<T: DeserializeOwned>(kind: &'static str, envelope: &Envelope) -> Result<T, DecodeError> {
+pub(super) fn read_json<T: DeserializeOwned>(
+    kind: &'static str,
+    envelope: &Envelope,
+    bytes_max: usize,
+) -> Result<T, DecodeError> {
     fields::check(envelope, kind)?;
-    if envelope.body.len() > JSON_BYTES_MAX {
-        return Err(DecodeError::Body(format!("{} bytes, and 16384 are allowed", envelope.body.len())));
+    if envelope.body.len() > bytes_max {
+        return Err(DecodeError::Body(format!("{} bytes, and {bytes_max} are allowed", envelope.body.len())));
     }
     serde_json::from_slice(&envelope.body).map_err(|error| DecodeError::Body(error.to_string()))
 }

@@ -62,6 +62,7 @@ fn names_are_as_documented() {
     assert_eq!(installation.reply_exchange().as_str(), "inst.replies");
     assert_eq!(installation.gateway_queue("x7").unwrap().as_str(), "inst.gw.x7");
     assert_eq!(installation.reports_queue().as_str(), "inst.reports");
+    assert_eq!(installation.ledger_queue().as_str(), "inst.ledger");
 }
 
 #[test]
@@ -112,13 +113,15 @@ fn a_user_may_do_its_work_and_no_more() {
         assert!(allows(&write, &name), "write {name}");
     }
     // The default exchange is checked under this name.
-    for name in ["amq.default", &own("rev.a"), &own("fn.a"), &own("cancel"), gateway, "inst.reports"] {
+    for name in
+        ["amq.default", &own("rev.a"), &own("fn.a"), &own("cancel"), gateway, "inst.reports", "inst.ledger"]
+    {
         assert!(!allows(&write, name), "write {name}");
     }
     for name in [own("rev.a"), own("fn.a"), own("wake.a"), own("r.x7"), own("cancel")] {
         assert!(allows(&read, &name), "read {name}");
     }
-    for name in ["inst.replies", "inst.reports", gateway, &own("x.payments"), &own("dead.a")] {
+    for name in ["inst.replies", "inst.reports", "inst.ledger", gateway, &own("x.payments"), &own("dead.a")] {
         assert!(!allows(&read, name), "read {name}");
     }
 }
@@ -169,6 +172,7 @@ fn a_name_is_read_back_as_what_it_is() {
         (names.cancel_exchange().to_string(), of_app(AppObject::Cancel)),
         (installation.reply_exchange().to_string(), Some(Meaning::Replies)),
         (installation.reports_queue().to_string(), Some(Meaning::Reports)),
+        (installation.ledger_queue().to_string(), Some(Meaning::Ledger)),
         (installation.gateway_queue("o").unwrap().to_string(), Some(Meaning::Gateway)),
         ("inst2.replies".to_owned(), None),
         ("inst.a.b.c.d.e".to_owned(), None),

@@ -19,6 +19,7 @@ fn every_queue_is_bounded() {
     let (names, key) = (names(), BindingKey::parse("paid.#").unwrap());
     let all = [
         installation(names.installation()),
+        ledger(names.installation()),
         gateway(names.installation(), "x").unwrap().1,
         app(&names),
         runner(&names, "x").unwrap().1,
@@ -27,8 +28,8 @@ fn every_queue_is_bounded() {
         trigger(&names, "mail", "payments", &key).unwrap(),
     ]
     .concat();
-    assert_eq!(queues(&all).len(), 7);
-    assert!(queues(&all).iter().all(|(_, spec)| (1..=100_000).contains(&spec.length_max)));
+    assert_eq!(queues(&all).len(), 8);
+    assert!(queues(&all).iter().all(|(_, spec)| (1..=1_000_000).contains(&spec.length_max)));
 }
 
 #[test]
@@ -41,6 +42,15 @@ fn dead_letters_have_a_queue_before_anything_can_die() {
     assert_eq!((attempts.delivery_limit, attempts.retry_min_ms, attempts.retry_max_ms), (3, 1_000, 60_000));
     // RabbitMQ dead-letters at least once only so.
     assert_eq!((spec.kind, spec.overflow), (QueueKind::Quorum, Overflow::RejectPublish));
+}
+
+#[test]
+fn an_event_of_a_call_is_never_given_up_on() {
+    let items = ledger(names().installation());
+    let [(queue, spec)] = queues(&items)[..] else { panic!("one queue") };
+    assert_eq!(queue, "inst.ledger");
+    assert_eq!((spec.kind, spec.overflow), (QueueKind::Quorum, Overflow::RejectPublish));
+    assert!(spec.keeps_trying && spec.attempts.is_none());
 }
 
 #[test]

@@ -7,7 +7,8 @@ use super::ground::{Ground, Kit, consume, envelope, next, soon, take};
 
 async fn small(ground: &Ground, overflow: Overflow) -> funcatron_broker::names::QueueName {
     let name = ground.app.revision_queue("small-1").unwrap();
-    let spec = QueueSpec { kind: QueueKind::Classic, length_max: 2, overflow, attempts: None };
+    let spec =
+        QueueSpec { kind: QueueKind::Classic, length_max: 2, overflow, attempts: None, keeps_trying: false };
     ground.declare(vec![Item::Queue { name: name.clone(), spec }]).await;
     name
 }
@@ -138,8 +139,13 @@ pub(crate) async fn declaring_twice_is_fine_and_otherwise_an_error(kit: Box<dyn 
     }
     let queue = ground.calls().await;
     let mut consumer = ground.consume(&queue, 1).await;
-    let spec =
-        QueueSpec { kind: QueueKind::Classic, length_max: 3, overflow: Overflow::DropHead, attempts: None };
+    let spec = QueueSpec {
+        kind: QueueKind::Classic,
+        length_max: 3,
+        overflow: Overflow::DropHead,
+        attempts: None,
+        keeps_trying: false,
+    };
     let refused = ground.link.declare(&[Item::Queue { name: queue.clone(), spec }]).await.unwrap_err();
     assert!(matches!(&refused, LinkError::Mismatch { name, .. } if name == queue.as_str()), "{refused:?}");
     // Nobody else on this link is hurt.

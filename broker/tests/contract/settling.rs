@@ -6,7 +6,7 @@ use funcatron_broker::link::{
     ConsumeOptions, Delivery, Envelope, HeaderValue, Headers, LinkError, Properties, Target,
 };
 use funcatron_broker::names::QueueName;
-use funcatron_broker::topology::{Attempts, Item, Overflow, QueueKind, QueueSpec};
+use funcatron_broker::topology::{self, Attempts, Item, Overflow, QueueKind, QueueSpec};
 
 use super::ground::{Ground, Kit, consume, envelope, next, take, within};
 
@@ -115,6 +115,21 @@ pub(crate) async fn a_flush_ends_and_says_whether_the_link_is_up(kit: Box<dyn Ki
     ground.clean().await;
 }
 
+pub(crate) async fn what_is_to_be_tried_for_ever_comes_back_each_time(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    ground.declare(topology::ledger(&ground.installation)).await;
+    let queue = ground.installation.ledger_queue();
+    ground.publish(&queue, "event").await;
+    let mut consumer = ground.consume(&queue, 1).await;
+    // RabbitMQ's own limit, where a queue names none, is 20.
+    for _ in 0..25 {
+        take(&mut consumer).await.reject(true).await.unwrap();
+    }
+    take(&mut consumer).await.ack().await.unwrap();
+    ground.until_ready(&queue, 0).await;
+    ground.clean().await;
+}
+
 pub(crate) async fn prefetch_bounds_what_is_out(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
     let queue = ground.calls().await;
@@ -169,8 +184,13 @@ pub(crate) async fn no_ack_settles_by_sending(kit: Box<dyn Kit>) {
 /// A durable queue whose waits are short, with its dead letters.
 async fn durable(ground: &Ground, retry_min_ms: u32) -> (QueueName, QueueName) {
     let (queue, dead) = (ground.app.durable_queue("mail").unwrap(), ground.app.dead_queue("mail").unwrap());
-    let spec =
-        |attempts, overflow| QueueSpec { kind: QueueKind::Quorum, length_max: 100, overflow, attempts };
+    let spec = |attempts, overflow| QueueSpec {
+        kind: QueueKind::Quorum,
+        length_max: 100,
+        overflow,
+        attempts,
+        keeps_trying: false,
+    };
     let attempts = Attempts {
         delivery_limit: 3,
         retry_min_ms,

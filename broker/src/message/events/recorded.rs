@@ -1,0 +1,224 @@
+//! What is kept of an HTTP request and of its answer: within bounds, and without credentials.
+//!
+//! Never keeps more than it says, and always says when it kept less than there was.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::HeaderMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::link::HEADERS_MAX;
+use crate::message::{Call, Intent};
+
+/// Of a body: enough for nearly every JSON request, and four of them fit one AMQP message.
+pub const BODY_BYTES_KEPT: usize = 64 * 1024;
+/// Of all headers together: more than browsers and proxies send.
+const HEADERS_BYTES_KEPT: usize = 16 * 1024;
+/// Of a URL: what servers commonly take.
+const URL_BYTES_KEPT: usize = 8 * 1024;
+/// Of a template's parameters: they are parts of the URL.
+const PARAMS_BYTES_KEPT: usize = 8 * 1024;
+/// What stands in place of a credential.
+const REDACTED: &str = "[redacted]";
+/// Headers that carry credentials by their definition or by wide use.
+const SECRET_HEADERS: [&str; 5] =
+    ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
+/// Words in a header's name that say what it carries.
+const SECRET_WORDS: [&str; 3] = ["token", "secret", "password"];
+
+/// A body, as much of it as is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedBody {
+    /// Its first bytes.
+    #[serde(rename = "body", default, serialize_with = "to_base64", deserialize_with = "from_base64")]
+    pub bytes: Bytes,
+    /// How long it was.
+    #[serde(default)]
+    pub body_bytes: u64,
+    /// Whether that is more than is kept.
+    #[serde(default)]
+    pub truncated: bool,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedRequest {
+    /// The HTTP method.
+    pub method: String,
+    /// The absolute URL.
+    pub url: String,
+    /// Names and values, credentials redacted.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    #[serde(flatten)]
+    pub body: RecordedBody,
+    /// Whether headers, URL or parameters were more than is kept.
+    #[serde(default)]
+    pub cut: bool,
+    /// The function's door.
+    #[serde(default = "by_http")]
+    pub intent: Intent,
+    /// The whole timeout of an attempt, in milliseconds.
+    #[serde(default)]
+    pub timeout: u64,
+    /// The revision that was current when it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The operation of the OpenAPI document that matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// The path template that matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// The template's parameters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Names and values, credentials redacted.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    #[serde(flatten)]
+    pub body: RecordedBody,
+    /// Whether the headers were more than is kept.
+    #[serde(default)]
+    pub cut: bool,
+}
+
+impl RecordedBody {
+    /// What is kept of a body.
+    pub fn of(body: &Bytes) -> Self {
+        let kept = body.len().min(BODY_BYTES_KEPT);
+        // A copy, so that a small part does not hold a large body in memory.
+        let bytes = if kept < body.len() { Bytes::copy_from_slice(&body[..kept]) } else { body.clone() };
+        Self { bytes, body_bytes: body.len() as u64, truncated: kept < body.len() }
+    }
+
+    fn bounded(self) -> Self {
+        let cut = Self::of(&self.bytes);
+        Self {
+            truncated: self.truncated || cut.truncated,
+            body_bytes: self.body_bytes.max(cut.body_bytes),
+            bytes: cut.bytes,
+        }
+    }
+}
+
+impl RecordedRequest {
+    /// What is kept of a call.
+    pub fn of(call: &Call) -> Self {
+        let (headers, cut) = kept_headers(&call.headers);
+        let request = Self {
+            method: call.method.as_str().to_owned(),
+            url: call.url.clone(),
+            headers,
+            body: RecordedBody::of(&call.body),
+            cut,
+            intent: call.intent,
+            timeout: call.timeout_ms,
+            revision: Some(call.revision.clone()),
+            operation: call.operation.clone(),
+            template: call.template.clone(),
+            params: call.params.iter().cloned().collect(),
+        };
+        request.bounded()
+    }
+
+    /// Within the bounds and without credentials, whoever made it.
+    pub(super) fn bounded(mut self) -> Self {
+        self.body = self.body.bounded();
+        self.cut |= bound_headers(&mut self.headers);
+        if self.url.len() > URL_BYTES_KEPT {
+            self.url.truncate(self.url.floor_char_boundary(URL_BYTES_KEPT));
+            self.cut = true;
+        }
+        let texts = [&self.revision, &self.operation, &self.template].into_iter().flatten();
+        let weight = texts.map(String::len).sum::<usize>()
+            + self.params.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        if weight > PARAMS_BYTES_KEPT || self.method.len() > PARAMS_BYTES_KEPT {
+            (self.revision, self.operation, self.template) = (None, None, None);
+            self.params.clear();
+            self.method.truncate(self.method.floor_char_boundary(PARAMS_BYTES_KEPT));
+            self.cut = true;
+        }
+        self
+    }
+}
+
+impl RecordedAnswer {
+    /// What is kept of an answer.
+    pub fn of(status: http::StatusCode, headers: &HeaderMap, body: &Bytes) -> Self {
+        let (headers, cut) = kept_headers(headers);
+        Self { status: status.as_u16(), headers, body: RecordedBody::of(body), cut }
+    }
+
+    /// Within the bounds and without credentials, whoever made it.
+    pub(super) fn bounded(mut self) -> Self {
+        self.body = self.body.bounded();
+        self.cut |= bound_headers(&mut self.headers);
+        self
+    }
+}
+
+/// Puts `[redacted]` in place of each header that carries a credential by its name. Names may be in any case.
+pub fn redact(headers: &mut [(String, String)]) {
+    for (name, value) in headers {
+        if is_secret(name) {
+            REDACTED.clone_into(value);
+        }
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_HEADERS.contains(&name.as_str()) || SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
+fn kept_headers(http: &HeaderMap) -> (Vec<(String, String)>, bool) {
+    let texts = http.iter().map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
+    let mut headers = texts.collect();
+    let cut = bound_headers(&mut headers);
+    (headers, cut)
+}
+
+/// Redacts, then drops the headers behind the bounds; says whether there were any.
+fn bound_headers(headers: &mut Vec<(String, String)>) -> bool {
+    redact(headers);
+    let mut weight = 0;
+    let fits = |(name, value): &&(String, String)| {
+        weight += name.len() + value.len();
+        weight <= HEADERS_BYTES_KEPT
+    };
+    let kept = headers.iter().take(HEADERS_MAX).take_while(fits).count();
+    let cut = kept < headers.len();
+    headers.truncate(kept);
+    cut
+}
+
+fn by_http() -> Intent {
+    Intent::HttpRequest
+}
+
+fn to_base64<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(bytes))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    STANDARD.decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
+}
