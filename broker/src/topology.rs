@@ -21,8 +21,9 @@ pub const OWN_LENGTH_MAX: u32 = 10_000;
 pub const REPORTS_LENGTH_MAX: u32 = 10_000;
 /// Events waiting while no ledger takes them or its database is away: an hour of nearly 300 a second.
 pub const LEDGER_LENGTH_MAX: u32 = 1_000_000;
-/// Redeliveries before a message is dead: four attempts in all.
-pub const DELIVERY_LIMIT: u32 = 3;
+/// Redeliveries before a message is dead, whatever its runners say: they count its attempts, of which a Fn may allow a
+/// hundred, and give it up before.
+pub const DELIVERY_LIMIT: u32 = 101;
 /// The wait before a failed attempt's next, times the attempts so far …
 pub const RETRY_MIN_MS: u32 = 1_000;
 /// … and its cap.

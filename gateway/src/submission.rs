@@ -97,6 +97,7 @@ impl Submission {
             timestamp_s: Some(now_unix_ms / 1000),
             persistent: false,
             attempt: 1,
+            attempts_max: None,
             intent,
             method,
             url,

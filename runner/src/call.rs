@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use funcatron_broker::link::{Delivery, Envelope};
-use funcatron_broker::message::{Call, CallId, Outcome, Reply, ReportEvent, is_ours};
+use funcatron_broker::message::{
+    ATTEMPTS_DEFAULT, Call, CallEvent, CallId, Outcome, Reply, ReportEvent, is_ours,
+};
+use funcatron_crds::RevisionName;
 use http::{HeaderMap, Request};
 use http_body_util::Full;
 use tracing::warn;
 
 use crate::admission::{Admission, Start, admit};
 use crate::cancelled::Cancelled;
+use crate::durable::{self, Attempt, Next};
 use crate::http_stream::answer::{self, Answer};
 use crate::http_stream::client::ExchangeError;
 use crate::http_stream::request;
@@ -30,6 +34,8 @@ const KILL_GRACE: Duration = Duration::from_millis(100);
 pub(crate) struct Job {
     lane: Lane,
     work: Work,
+    /// Of a call that nobody waits for.
+    attempt: Option<Attempt>,
     unsettled: Unsettled,
 }
 
@@ -72,6 +78,8 @@ pub(crate) struct Settlement {
     headers: HeaderMap,
     body: Bytes,
     last_word: LastWord,
+    /// What the ledger is told before the broker's last word is said.
+    news: Option<CallEvent>,
 }
 
 /// What becomes of a delivery when it comes.
@@ -93,7 +101,10 @@ pub(crate) fn take(lane: Lane, mut delivery: Delivery, session: Arc<Session>) ->
     let redelivered = delivery.redelivered;
     let unsettled = Unsettled { delivery, session };
     if lane == Lane::Durable && !is_ours(&envelope) {
-        return Taken::Run(Job { lane, work: Work::Event(Box::new(envelope)), unsettled });
+        if delivered(&unsettled.delivery) >= ATTEMPTS_DEFAULT {
+            return Taken::Settle(Box::new(Settlement::silent(unsettled, LastWord::DeadLetter)));
+        }
+        return Taken::Run(Job { lane, work: Work::Event(Box::new(envelope)), attempt: None, unsettled });
     }
     let call = match Call::from_envelope(envelope) {
         Ok(call) => call,
@@ -112,7 +123,13 @@ pub(crate) fn take(lane: Lane, mut delivery: Delivery, session: Arc<Session>) ->
         let lost = Settlement::refused(unsettled, asker, Outcome::RunnerLost, words, LastWord::Ack);
         return Taken::Settle(Box::new(lost));
     }
-    Taken::Run(Job { lane, work: Work::Call(Box::new(call)), unsettled })
+    let attempt = (lane == Lane::Durable).then(|| Attempt::of(&call, delivered(&unsettled.delivery)));
+    Taken::Run(Job { lane, work: Work::Call(Box::new(call)), attempt, unsettled })
+}
+
+/// How often a delivery was out before, where its queue counts.
+fn delivered(delivery: &Delivery) -> u32 {
+    delivery.delivery_count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
 }
 
 impl Asker {
@@ -130,7 +147,20 @@ impl Settlement {
         words: impl Into<Bytes>,
         last_word: LastWord,
     ) -> Self {
-        Self { unsettled, asker, result, headers: HeaderMap::new(), body: words.into(), last_word }
+        Self {
+            unsettled,
+            asker,
+            result,
+            headers: HeaderMap::new(),
+            body: words.into(),
+            last_word,
+            news: None,
+        }
+    }
+
+    /// Nobody is told but the broker.
+    fn silent(unsettled: Unsettled, last_word: LastWord) -> Self {
+        Self::refused(unsettled, None, Outcome::Expired, Bytes::new(), last_word)
     }
 }
 
@@ -142,7 +172,7 @@ impl Job {
 
     /// What is said of a delivery in hand when its revision will not come up here.
     pub(crate) fn give_up(self, news: &News) -> Box<Settlement> {
-        let Self { lane, work, unsettled } = self;
+        let Self { lane, work, attempt: _, unsettled } = self;
         let asker = work.asker();
         let (outcome, words) = match news.event {
             ReportEvent::KeyMissing => (Outcome::NotHere, "the function's configuration is incomplete"),
@@ -158,6 +188,7 @@ impl Job {
 pub(crate) struct Caller {
     pub identity: Arc<Identity>,
     pub cancelled: Arc<Cancelled>,
+    pub revision: RevisionName,
     /// How long one attempt at an event may take.
     pub timeout_ms: u64,
 }
@@ -196,29 +227,31 @@ impl Caller {
                 return Some(job);
             }
         };
-        let Job { lane, work, unsettled } = job;
+        let Job { lane, work, attempt: number, unsettled } = job;
+        if let Some(number) = &number {
+            self.began(number, &unsettled.session).await;
+        }
         let (asker, request) = Self::request_of(work, &unsettled.delivery, limit);
         let exchange = instance.exchange(connection, request);
         let Attempted { outcome, headers, body } = attempt(instance, exchange, limit).await;
-        let ran = matches!(outcome, Outcome::Answer(_));
-        let last_word = if lane == Lane::Durable && !ran { LastWord::TryAgain } else { LastWord::Ack };
-        self.settle(Settlement { unsettled, asker, result: outcome, headers, body, last_word }).await;
+        let next = match (&number, lane) {
+            (Some(number), _) => number.next(outcome),
+            (None, Lane::Durable) => durable::after_event(outcome, delivered(&unsettled.delivery)),
+            (None, Lane::Sync) => Next::Done,
+        };
+        let news = number.map(|number| self.over(&number, outcome, next, (&headers, &body)));
+        let last_word = LastWord::from(next);
+        self.settle(Settlement { unsettled, asker, result: outcome, headers, body, last_word, news }).await;
         None
     }
 
     /// How long a delivery may run, or what is said instead; nothing, where nobody listens any more.
     pub(crate) fn screen(&self, job: Job) -> Result<(Job, Duration), Box<Settlement>> {
-        let Job { lane, work, unsettled } = job;
+        let Job { lane, work, attempt, unsettled } = job;
         let start = match &work {
-            Work::Call(call) if lane == Lane::Sync && self.cancelled.take(call.id) => {
-                let words = "nobody waits for this call any more";
-                return Err(Box::new(Settlement::refused(
-                    unsettled,
-                    None,
-                    Outcome::Expired,
-                    words,
-                    LastWord::Ack,
-                )));
+            Work::Call(call) if self.cancelled.take(call.id) => {
+                let news = attempt.map(|attempt| self.taken_back(&attempt));
+                return Err(Box::new(Settlement { news, ..Settlement::silent(unsettled, LastWord::Ack) }));
             }
             Work::Call(call) => Start {
                 lane,
@@ -228,8 +261,14 @@ impl Caller {
             },
             Work::Event(_) => Start { lane, attempt: 1, deadline_ms: 0, timeout_ms: self.timeout_ms },
         };
+        if let Some(attempt) = &attempt
+            && let Some(why) = attempt.given_up(start.deadline_ms, now_ms())
+        {
+            let news = Some(self.gave_up(attempt, why));
+            return Err(Box::new(Settlement { news, ..Settlement::silent(unsettled, LastWord::DeadLetter) }));
+        }
         match admit(start, now_ms()) {
-            Admission::Run(limit) => Ok((Job { lane, work, unsettled }, limit)),
+            Admission::Run(limit) => Ok((Job { lane, work, attempt, unsettled }, limit)),
             Admission::Refuse(outcome) => {
                 let asker = work.asker();
                 let words = "the call came too late to be started";
@@ -241,7 +280,7 @@ impl Caller {
     fn request_of(work: Work, delivery: &Delivery, limit: Duration) -> (Option<Asker>, Request<Full<Bytes>>) {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let deadline_ms = now_ms().saturating_add(limit_ms);
-        let returned = delivery.delivery_count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        let returned = delivered(delivery);
         match work {
             Work::Call(call) => {
                 let asker = Asker::of(&call);
@@ -258,9 +297,15 @@ impl Caller {
 
     /// Replies, then gives the broker its last word.
     pub(crate) async fn settle(&self, settlement: Settlement) {
-        let Settlement { unsettled, asker, result, headers, body, last_word } = settlement;
+        let Settlement { unsettled, asker, result, headers, body, last_word, news } = settlement;
         let Unsettled { delivery, session } = unsettled;
         if session.is_down() {
+            return;
+        }
+        if let Some(event) = news
+            && self.record(&session, event).await.is_err()
+        {
+            // The link is down, and the delivery comes again.
             return;
         }
         let reply = asker.map(|Asker { id, attempt, reply_to }| {

@@ -64,7 +64,7 @@ pub(crate) async fn run(
     let draining = CancellationToken::new();
     let (identity, cancelled) = (Arc::clone(&links.identity), Arc::clone(&links.cancelled));
     let hosting = Hosting {
-        caller: Arc::new(Caller { identity, cancelled, timeout_ms }),
+        caller: Arc::new(Caller { identity, cancelled, timeout_ms, revision: subject.revision.clone() }),
         queue,
         durable,
         concurrency,

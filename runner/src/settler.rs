@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
+use crate::durable::Next;
 use crate::session::Identity;
 
 /// Deliveries that are settled together; more of them wait for the next turn.
@@ -27,6 +28,16 @@ pub(crate) enum LastWord {
     Ack,
     TryAgain,
     DeadLetter,
+}
+
+impl From<Next> for LastWord {
+    fn from(next: Next) -> Self {
+        match next {
+            Next::Done => Self::Ack,
+            Next::Again => Self::TryAgain,
+            Next::Dead => Self::DeadLetter,
+        }
+    }
 }
 
 /// One delivery's settlement.

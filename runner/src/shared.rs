@@ -215,7 +215,7 @@ impl Shared {
         settle(delivery.ack().await);
         let held = match wake.kind {
             WakeKind::Load => Vec::new(),
-            WakeKind::Call => self.first_calls(&wake.queue).await,
+            WakeKind::Call => self.first_calls(&wake.queue, &wake.subject.revision).await,
         };
         if held.is_empty() && wake.kind == WakeKind::Call {
             return;
@@ -234,7 +234,7 @@ impl Shared {
     }
 
     /// The deliveries that a wake spoke of, where they are still to be had: mostly one, none when others were faster.
-    async fn first_calls(&self, queue: &QueueName) -> Vec<Job> {
+    async fn first_calls(&self, queue: &QueueName, revision: &RevisionName) -> Vec<Job> {
         let session = self.links.sessions().borrow().clone();
         let Some(session) = session else { return Vec::new() };
         let options = ConsumeOptions { prefetch: 1, exclusive: false, no_ack: false };
@@ -245,7 +245,7 @@ impl Shared {
                 return Vec::new();
             }
         };
-        let caller = self.caller(0);
+        let caller = self.caller(revision, 0);
         let mut held = Vec::new();
         let first = async {
             while let Some(Event::Delivery(delivery)) = consumer.next().await {
@@ -282,7 +282,7 @@ impl Shared {
         let (phases, watched) = watch::channel(Phase::Starting);
         self.registry.lock().loading(&subject.revision, watched.clone());
         let hosting = Hosting {
-            caller: Arc::new(self.caller(document.timeout_ms)),
+            caller: Arc::new(self.caller(&subject.revision, document.timeout_ms)),
             queue,
             durable,
             concurrency: concurrency(&document),
@@ -336,16 +336,16 @@ impl Shared {
 
     async fn give_up(&self, subject: &Subject, news: News, held: Vec<Job>) -> Ended {
         self.reporter.report(subject, news.clone()).await;
-        let caller = self.caller(0);
+        let caller = self.caller(&subject.revision, 0);
         for job in held {
             caller.settle(*job.give_up(&news)).await;
         }
         Ended::Failed(news)
     }
 
-    fn caller(&self, timeout_ms: u64) -> Caller {
+    fn caller(&self, revision: &RevisionName, timeout_ms: u64) -> Caller {
         let (identity, cancelled) = (Arc::clone(&self.links.identity), Arc::clone(&self.links.cancelled));
-        Caller { identity, cancelled, timeout_ms }
+        Caller { identity, cancelled, timeout_ms, revision: revision.clone() }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::link::{
     Confirm, ConsumeOptions, Consumer, ConsumerKind, Deleted, Envelope, Link, LinkError, QueueState,
     RETURNS_MAX, Returned, Target, check_sendable,
 };
-use crate::local::state::{Published, State};
+use crate::local::state::{self, Published, State};
 use crate::local::{ConsumerLife, LocalConsumer};
 use crate::names::{ExchangeName, QueueName};
 use crate::topology::Item;
@@ -33,7 +33,7 @@ impl Shut {
     /// Takes the link down; the first reason stays.
     pub(crate) fn shut(&self, reason: &str) {
         if self.reason.set(reason.to_owned()).is_ok() {
-            self.state.lock().drop_link(self.id);
+            state::drop_link(&self.state, self.id);
             self.down.send_replace(true);
         }
     }

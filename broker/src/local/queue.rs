@@ -194,8 +194,8 @@ impl Queue {
         self.pump();
     }
 
-    /// Puts back what a consumer has out.
-    pub(crate) fn requeue_consumer(&mut self, consumer: u64) {
+    /// Takes back what a consumer has out: as RabbitMQ counts, each an attempt that failed.
+    pub(crate) fn requeue_consumer(&mut self, consumer: u64) -> Vec<Fate> {
         let mut back = Vec::new();
         self.out.retain(|_, (owner, message)| {
             let stays = *owner != consumer;
@@ -204,21 +204,17 @@ impl Queue {
             }
             stays
         });
-        for mut message in back {
-            message.redelivered = true;
-            self.put_back(message);
-        }
+        let fates = back.into_iter().map(|message| self.failed(message)).collect();
         self.pump();
+        fates
     }
 
-    /// Takes a link's consumers out and puts back what they have out.
-    pub(crate) fn drop_link(&mut self, link: u64) {
+    /// Takes a link's consumers out and takes back what they have out.
+    pub(crate) fn drop_link(&mut self, link: u64) -> Vec<Fate> {
         let theirs: Vec<u64> =
             self.consumers.iter().filter(|entry| entry.link == link).map(|entry| entry.id).collect();
         self.consumers.retain(|entry| entry.link != link);
-        for consumer in theirs {
-            self.requeue_consumer(consumer);
-        }
+        theirs.into_iter().flat_map(|consumer| self.requeue_consumer(consumer)).collect()
     }
 
     pub(crate) fn is_exclusively_consumed(&self) -> bool {

@@ -199,8 +199,8 @@ impl State {
         }
     }
 
-    /// A link is down: what it had out goes back, what it alone could see is gone.
-    pub(crate) fn drop_link(&mut self, link: u64) {
+    /// A link is down: what it alone could see is gone, and what it had out meets its fate, by queue.
+    fn drop_link(&mut self, link: u64) -> Vec<(String, Vec<Fate>)> {
         self.links.remove(&link);
         let its: Vec<String> = self
             .queues
@@ -211,9 +211,7 @@ impl State {
         for name in its {
             self.drop_queue(&name);
         }
-        for queue in self.queues.values_mut() {
-            queue.drop_link(link);
-        }
+        self.queues.iter_mut().map(|(name, queue)| (name.clone(), queue.drop_link(link))).collect()
     }
 
     fn bury(&mut self, dead: &str, reason: &str, died_in: &str, message: Message) {
@@ -235,23 +233,37 @@ pub(crate) fn ack(state: &Mutex<State>, at: &ConsumerRef, tag: u64) -> bool {
 
 /// False when the message went back already.
 pub(crate) fn reject(state: &Arc<Mutex<State>>, at: &ConsumerRef, tag: u64, requeue: bool) -> bool {
-    let mut locked = state.lock();
-    let Some(queue) = locked.queues.get_mut(&at.queue) else { return false };
-    match queue.reject(tag, requeue) {
-        None => return false,
-        Some(Fate::Settled) => {}
-        Some(Fate::Dead(dead, reason, message)) => locked.bury(&dead, reason, &at.queue, *message),
-        Some(Fate::Waits(wait, message)) => {
-            drop(locked);
-            retry_later(Arc::downgrade(state), at.queue.clone(), wait, *message);
+    let fate = state.lock().queues.get_mut(&at.queue).and_then(|queue| queue.reject(tag, requeue));
+    let known = fate.is_some();
+    meet(state, &at.queue, fate);
+    known
+}
+
+/// A link is down.
+pub(crate) fn drop_link(state: &Arc<Mutex<State>>, link: u64) {
+    let fates = state.lock().drop_link(link);
+    for (queue, fates) in fates {
+        meet(state, &queue, fates);
+    }
+}
+
+fn meet(state: &Arc<Mutex<State>>, queue: &str, fates: impl IntoIterator<Item = Fate>) {
+    for fate in fates {
+        match fate {
+            Fate::Settled => {}
+            Fate::Dead(dead, reason, message) => state.lock().bury(&dead, reason, queue, *message),
+            Fate::Waits(wait, message) => {
+                retry_later(Arc::downgrade(state), queue.to_owned(), wait, *message);
+            }
         }
     }
-    true
 }
 
 /// Each waiting message is one of a bounded queue, so these tasks are bounded with it.
 fn retry_later(state: Weak<Mutex<State>>, queue: String, wait: Duration, message: Message) {
-    tokio::spawn(async move {
+    // Whoever drops a consumer outside a runtime ends with everything else.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
         tokio::time::sleep(wait).await;
         let Some(state) = state.upgrade() else { return };
         let mut state = state.lock();
@@ -268,10 +280,9 @@ pub(crate) fn release(state: &Mutex<State>, at: &ConsumerRef) {
     }
 }
 
-pub(crate) fn requeue_consumer(state: &Mutex<State>, at: &ConsumerRef) {
-    if let Some(queue) = state.lock().queues.get_mut(&at.queue) {
-        queue.requeue_consumer(at.id);
-    }
+pub(crate) fn requeue_consumer(state: &Arc<Mutex<State>>, at: &ConsumerRef) {
+    let fates = state.lock().queues.get_mut(&at.queue).map(|queue| queue.requeue_consumer(at.id));
+    meet(state, &at.queue, fates.into_iter().flatten());
 }
 
 fn own(queue: &Queue, name: &str, link: u64) -> Result<(), LinkError> {

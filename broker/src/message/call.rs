@@ -21,6 +21,9 @@ const HEAD: &str = "fn-call";
 /// Headers of ours on a call.
 const OWN_HEADERS: usize = 3;
 
+/// Attempts at what waits in a durable queue, where nobody says otherwise.
+pub const ATTEMPTS_DEFAULT: u32 = 4;
+
 /// Which of its doors a function is entered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,6 +63,8 @@ pub struct Call {
     pub persistent: bool,
     /// From 1.
     pub attempt: u32,
+    /// In a durable queue: attempts at most; `ATTEMPTS_DEFAULT` where it does not say.
+    pub attempts_max: Option<u32>,
     /// The door.
     pub intent: Intent,
     /// The HTTP method.
@@ -104,6 +109,8 @@ struct Head<'a> {
     deadline: u64,
     timeout: u64,
     attempt: NonZeroU32,
+    #[serde(default, rename = "maxAttempts", skip_serializing_if = "Option::is_none")]
+    attempts_max: Option<u32>,
     intent: Intent,
     method: Cow<'a, str>,
     url: Cow<'a, str>,
@@ -154,6 +161,7 @@ impl Call {
             deadline: self.deadline_ms,
             timeout: self.timeout_ms,
             attempt: NonZeroU32::new(self.attempt).unwrap_or(NonZeroU32::MIN),
+            attempts_max: self.attempts_max,
             intent: self.intent,
             method: self.method.as_str().into(),
             url: self.url.as_str().into(),
@@ -210,6 +218,7 @@ impl Call {
             timestamp_s: properties.timestamp_s,
             persistent: properties.persistent,
             attempt: head.attempt.get(),
+            attempts_max: head.attempts_max,
             intent: head.intent,
             method,
             url: head.url.into_owned(),

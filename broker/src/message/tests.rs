@@ -18,6 +18,7 @@ fn call() -> Call {
         timestamp_s: Some(1_790_000_000),
         persistent: false,
         attempt: 1,
+        attempts_max: None,
         intent: Intent::HttpRequest,
         method: Method::POST,
         url: "http://shop.example.com/v1/orders/7?x=1".to_owned(),
@@ -371,7 +372,7 @@ prop_compose! {
         reply_to in proptest::option::of("[a-z.]{1,255}"),
         (deadline_ms, timeout_ms) in (0..i64::MAX as u64, 0..i64::MAX as u64),
         (expiration_ms, timestamp_s) in (any::<Option<u64>>(), any::<Option<u64>>()),
-        (persistent, attempt) in (any::<bool>(), 1..=u32::MAX),
+        (persistent, attempt, attempts_max) in (any::<bool>(), 1..=u32::MAX, any::<Option<u32>>()),
         intent in prop_oneof![Just(Intent::HttpRequest), Just(Intent::Invoke)],
         method in "[A-Z]{1,10}",
         (url, app, fn_name, revision) in (".{0,80}", ".{0,40}", ".{0,40}", ".{0,40}"),
@@ -382,7 +383,7 @@ prop_compose! {
     ) -> Call {
         Call {
             id: CallId::from_uuid(uuid::Uuid::from_u128(id)),
-            reply_to, deadline_ms, timeout_ms, expiration_ms, timestamp_s, persistent, attempt, intent,
+            reply_to, deadline_ms, timeout_ms, expiration_ms, timestamp_s, persistent, attempt, attempts_max, intent,
             method: Method::from_bytes(method.as_bytes()).unwrap(),
             url, app, fn_name, revision, operation, template,
             params: params.into_iter().collect(),

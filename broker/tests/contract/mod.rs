@@ -30,6 +30,7 @@ macro_rules! each_rule {
             a_rejected_message_is_tried_to_the_limit_then_dead_lettered,
             a_refused_message_is_dead_lettered_at_once,
             a_failed_attempt_waits_before_the_next,
+            an_attempt_that_ends_with_its_link_counts,
             what_is_to_be_tried_for_ever_comes_back_each_time,
             a_closed_link_gives_back_what_was_out,
             a_cut_link_gives_back_what_was_out,

@@ -254,6 +254,23 @@ pub(crate) async fn a_failed_attempt_waits_before_the_next(kit: Box<dyn Kit>) {
     ground.clean().await;
 }
 
+pub(crate) async fn an_attempt_that_ends_with_its_link_counts(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let (queue, dead) = durable(&ground, 10).await;
+    ground.publish(&queue, "deadly").await;
+    let mut counts = Vec::new();
+    for _ in 1..=4 {
+        let link = ground.other().await;
+        let delivery = take(&mut consume(&link, &queue, 1).await).await;
+        counts.push(delivery.delivery_count.unwrap_or(0));
+        link.close().await;
+    }
+    assert_eq!(counts, [0, 1, 2, 3]);
+    let buried = take(&mut ground.consume(&dead, 1).await).await;
+    assert_eq!(buried.envelope.body, "deadly");
+    ground.clean().await;
+}
+
 pub(crate) async fn a_closed_link_gives_back_what_was_out(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
     let queue = ground.calls().await;

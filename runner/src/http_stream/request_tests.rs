@@ -18,6 +18,7 @@ fn call(intent: Intent) -> Call {
         timestamp_s: None,
         persistent: false,
         attempt: 1,
+        attempts_max: None,
         intent,
         method: Method::PUT,
         url: "https://shop.example/orders/7?x=1".into(),

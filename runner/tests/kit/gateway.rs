@@ -89,6 +89,7 @@ impl Gateway {
             timestamp_s: None,
             persistent: false,
             attempt: 1,
+            attempts_max: None,
             intent: Intent::HttpRequest,
             method: Method::GET,
             url: "http://shop.example/hello".into(),

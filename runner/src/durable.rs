@@ -1,0 +1,155 @@
+//! What becomes of a delivery from a durable queue, before and after each attempt. Pure: it is handed the time.
+//!
+//! The runner counts attempts itself, by what the queue says of earlier ones, so that whoever gives a call up can tell
+//! the ledger; the queue's own limit lies far beyond.
+
+use std::fmt;
+
+use funcatron_broker::message::{ATTEMPTS_DEFAULT, Call, CallId, Ended, Outcome};
+use http::StatusCode;
+
+/// One attempt at a call that nobody waits for, as the ledger knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) id: CallId,
+    pub(crate) fn_name: String,
+    /// From 1.
+    pub(crate) number: u32,
+    /// Of so many.
+    max: u32,
+}
+
+/// Why a call is not tried any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    /// Each attempt ended with its runner.
+    Exhausted,
+    /// It is older than its Fn wants calls to be.
+    TooOld,
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exhausted => "its last attempt ended with its runner",
+            Self::TooOld => "it is older than spec.async.retry.maxAge of its Fn",
+        })
+    }
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing: it is done.
+    Done,
+    /// Another attempt.
+    Again,
+    /// No other attempt would do better, or none is left: it becomes a dead letter.
+    Dead,
+}
+
+impl Attempt {
+    /// The attempt that a delivery is of; `delivered` counts the earlier ones.
+    pub(crate) fn of(call: &Call, delivered: u32) -> Self {
+        Self {
+            id: call.id,
+            fn_name: call.fn_name.clone(),
+            number: delivered.saturating_add(1),
+            max: call.attempts_max.unwrap_or(ATTEMPTS_DEFAULT).max(1),
+        }
+    }
+
+    /// Whether there is a reason not to begin it.
+    pub(crate) fn given_up(&self, deadline_ms: u64, now_ms: u64) -> Option<GivenUp> {
+        if self.number > self.max {
+            return Some(GivenUp::Exhausted);
+        }
+        (deadline_ms <= now_ms).then_some(GivenUp::TooOld)
+    }
+
+    /// What follows it.
+    pub(crate) fn next(&self, outcome: Outcome) -> Next {
+        next(outcome, self.number >= self.max)
+    }
+}
+
+/// What follows an attempt at an event, of which the ledger knows nothing.
+pub(crate) fn after_event(outcome: Outcome, delivered: u32) -> Next {
+    next(outcome, delivered.saturating_add(1) >= ATTEMPTS_DEFAULT)
+}
+
+fn next(outcome: Outcome, is_last: bool) -> Next {
+    match ended(outcome) {
+        Ended::Success => Next::Done,
+        _ if is_last || is_refusal(outcome) => Next::Dead,
+        _ => Next::Again,
+    }
+}
+
+/// How the ledger calls an outcome.
+pub(crate) fn ended(outcome: Outcome) -> Ended {
+    match outcome {
+        Outcome::Answer(status) if status.as_u16() < 400 => Ended::Success,
+        Outcome::TimedOut => Ended::Timeout,
+        _ => Ended::Error,
+    }
+}
+
+/// The function's word that this call is wrong, which it will say again: client errors, but those that pass by
+/// themselves.
+fn is_refusal(outcome: Outcome) -> bool {
+    let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+    matches!(outcome, Outcome::Answer(status) if status.is_client_error() && !passing.contains(&status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_000_000;
+
+    fn attempt(number: u32) -> Attempt {
+        Attempt { id: CallId::fresh(), fn_name: "hello".into(), number, max: 3 }
+    }
+
+    fn answer(status: u16) -> Outcome {
+        Outcome::Answer(StatusCode::from_u16(status).unwrap())
+    }
+
+    #[test]
+    fn an_attempt_beyond_the_last_is_not_begun() {
+        assert_eq!(attempt(3).given_up(NOW + 1, NOW), None);
+        assert_eq!(attempt(4).given_up(NOW + 1, NOW), Some(GivenUp::Exhausted));
+    }
+
+    #[test]
+    fn a_call_older_than_wanted_is_not_begun() {
+        assert_eq!(attempt(1).given_up(NOW, NOW), Some(GivenUp::TooOld));
+    }
+
+    #[test]
+    fn failures_are_tried_again_until_the_last_attempt() {
+        for outcome in
+            [Outcome::Failed, Outcome::TimedOut, answer(500), answer(503), answer(429), answer(408)]
+        {
+            assert_eq!(attempt(1).next(outcome), Next::Again, "{outcome:?}");
+            assert_eq!(attempt(3).next(outcome), Next::Dead, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_function_refuses_is_not_tried_again() {
+        for status in [400, 404, 422] {
+            assert_eq!(attempt(1).next(answer(status)), Next::Dead);
+        }
+        assert_eq!(after_event(answer(400), 0), Next::Dead);
+    }
+
+    #[test]
+    fn what_is_done_is_done() {
+        for status in [200, 204, 302] {
+            assert_eq!(attempt(1).next(answer(status)), Next::Done);
+        }
+        assert_eq!(after_event(answer(200), 9), Next::Done);
+    }
+}

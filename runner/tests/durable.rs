@@ -1,0 +1,174 @@
+//! Calls that nobody waits for: tried as often as they allow, told to the ledger before the broker's last word, dead
+//! when nothing is left to try.
+
+mod kit;
+
+use std::path::Path;
+
+use funcatron_broker::link::{ConsumeOptions, Consumer, Event};
+use funcatron_broker::local::LocalBroker;
+use funcatron_broker::message::{Call, CallEvent, CallId, Ended, Happened};
+use funcatron_broker::names::QueueName;
+use funcatron_broker::topology;
+
+use kit::function::Function;
+use kit::gateway::{Gateway, now_ms};
+use kit::hosting::{Runner, dedicated_durable};
+use kit::{FN, REVISION, eventually, soon};
+
+/// A Fn with a durable queue, and a ledger that writes nothing down.
+struct Stage {
+    dir: tempfile::TempDir,
+    broker: LocalBroker,
+    gateway: Gateway,
+    durable: QueueName,
+    dead: QueueName,
+    events: Consumer,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let broker = LocalBroker::new();
+        let gateway = Gateway::new(&broker).await;
+        gateway.link.declare(&topology::ledger(gateway.names.installation())).await.unwrap();
+        let options = ConsumeOptions { prefetch: 0, exclusive: false, no_ack: true };
+        let queue = gateway.names.installation().ledger_queue();
+        let events = gateway.link.consume(&queue, options).await.unwrap();
+        let durable = gateway.declare_durable().await;
+        let dead = gateway.names.dead_queue(FN).unwrap();
+        Self { dir: tempfile::tempdir().unwrap(), broker, gateway, durable, dead, events }
+    }
+
+    fn function(&self) -> Function {
+        Function::start(&self.dir.path().join("f.sock"))
+    }
+
+    fn runner(&self) -> Runner {
+        let dir: &Path = self.dir.path();
+        Runner::start(&self.broker, dedicated_durable(dir, 1, true))
+    }
+
+    /// A call as a gateway puts it into a durable queue.
+    fn call(&self, body: &str, attempts_max: u32) -> Call {
+        let mut call = self.gateway.call(body);
+        (call.reply_to, call.expiration_ms, call.persistent) = (None, None, true);
+        call.attempts_max = Some(attempts_max);
+        call
+    }
+
+    async fn send(&self, call: Call) -> CallId {
+        self.gateway.send_envelope(&self.durable, call.to_envelope().unwrap()).await;
+        call.id
+    }
+
+    async fn event(&mut self) -> CallEvent {
+        let event = soon("an event", self.events.next()).await;
+        let Some(Event::Delivery(delivery)) = event else { panic!("{event:?}") };
+        let event = CallEvent::from_envelope(&delivery.envelope).unwrap();
+        assert_eq!(event.user_id.as_deref(), Some(self.gateway.names.user()));
+        assert_eq!(event.fn_name, FN);
+        event
+    }
+
+    async fn begun(&mut self, id: CallId, number: u32) {
+        let event = self.event().await;
+        let Happened::Started { attempt, revision, runner } = event.happened else { panic!("{event:?}") };
+        assert_eq!((event.id, attempt, revision.as_str()), (id, number, REVISION));
+        assert_eq!(runner, "runner-1");
+    }
+
+    /// How the attempt went, whether it was the last, and the answer's status.
+    async fn over(&mut self, id: CallId, number: u32) -> (Ended, bool, Option<u16>) {
+        let event = self.event().await;
+        let Happened::Ended { attempt, outcome, is_final, answer, .. } = event.happened else {
+            panic!("{event:?}")
+        };
+        assert_eq!((event.id, attempt), (id, number));
+        (outcome, is_final, answer.map(|answer| answer.status))
+    }
+
+    async fn ready(&self, queue: &QueueName) -> u32 {
+        self.gateway.state(queue).await.ready
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_is_told_to_the_ledger_and_gets_no_reply() {
+    let mut stage = Stage::new().await;
+    let (_function, runner) = (stage.function(), stage.runner());
+    let id = stage.send(stage.call("created", 3)).await;
+    stage.begun(id, 1).await;
+    assert_eq!(stage.over(id, 1).await, (Ended::Success, true, Some(201)));
+    runner.stop().await;
+    assert_eq!((stage.ready(&stage.durable).await, stage.ready(&stage.dead).await), (0, 0));
+    assert!(stage.gateway.has_no_more_replies());
+}
+
+#[tokio::test]
+async fn a_failing_call_is_tried_as_often_as_it_allows_and_then_dead() {
+    let mut stage = Stage::new().await;
+    let (function, runner) = (stage.function(), stage.runner());
+    let id = stage.send(stage.call("fail", 2)).await;
+    stage.begun(id, 1).await;
+    assert_eq!(stage.over(id, 1).await, (Ended::Error, false, None));
+    stage.begun(id, 2).await;
+    assert_eq!(stage.over(id, 2).await, (Ended::Error, true, None));
+    eventually("it is dead", async || stage.ready(&stage.dead).await == 1).await;
+    assert_eq!(function.times_seen("fail"), 2);
+    runner.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_last_attempt_ended_with_its_runner_is_dead() {
+    let mut stage = Stage::new().await;
+    let function = stage.function();
+    let id = stage.send(stage.call("hold", 2)).await;
+    for number in 1..=2 {
+        let runner = stage.runner();
+        stage.begun(id, number).await;
+        eventually("it runs", async || function.running() == 1).await;
+        runner.kill().await;
+        function.release();
+        eventually("it has gone", async || function.running() == 0).await;
+        function.hold();
+    }
+    let runner = stage.runner();
+    let event = stage.event().await;
+    assert!(matches!(event.happened, Happened::Dead { .. }) && event.id == id, "{event:?}");
+    eventually("it is dead", async || stage.ready(&stage.dead).await == 1).await;
+    assert_eq!(function.times_seen("hold"), 2);
+    runner.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_too_old_is_dead_unrun() {
+    let mut stage = Stage::new().await;
+    let (function, runner) = (stage.function(), stage.runner());
+    let call = Call { deadline_ms: now_ms() - 1, ..stage.call("old", 3) };
+    let id = stage.send(call).await;
+    let event = stage.event().await;
+    let Happened::Dead { reason } = &event.happened else { panic!("{event:?}") };
+    assert!(reason.contains("maxAge"), "{reason}");
+    assert_eq!(event.id, id);
+    eventually("it is dead", async || stage.ready(&stage.dead).await == 1).await;
+    assert_eq!(function.seen().len(), 0);
+    runner.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_taken_back_is_not_begun() {
+    let mut stage = Stage::new().await;
+    let (function, runner) = (stage.function(), stage.runner());
+    let held = stage.send(stage.call("hold", 3)).await;
+    stage.begun(held, 1).await;
+    let call = stage.call("unwanted", 3);
+    stage.gateway.cancel(call.id).await;
+    let id = stage.send(call).await;
+    function.release();
+    assert_eq!(stage.over(held, 1).await.0, Ended::Success);
+    let event = stage.event().await;
+    assert!(matches!(event.happened, Happened::Cancelled) && event.id == id, "{event:?}");
+    assert_eq!(function.times_seen("unwanted"), 0);
+    runner.stop().await;
+    assert_eq!((stage.ready(&stage.durable).await, stage.ready(&stage.dead).await), (0, 0));
+}
