@@ -1,4 +1,5 @@
-//! `Timeout`: a length of time in Gateway API's words (`500ms`, `30s`, `1h30m`), GEP-2257. Never reads a clock.
+//! `Timeout` and `Span`: lengths of time in Gateway API's words (`500ms`, `30s`, `1h30m`), GEP-2257. Never reads a
+//! clock.
 
 use std::fmt;
 use std::str::FromStr;
@@ -123,6 +124,37 @@ impl JsonSchema for Timeout {
                 "message": "a timeout is 1ms to 1h: write it like 500ms, 30s or 1h",
             }],
         })
+    }
+}
+
+/// A length of time that is no call's; each field has bounds of its own.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(transparent)]
+pub struct Span(String);
+
+impl Span {
+    /// Takes the text as it is; `to_duration` judges it.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Its length; a manifest may hold nonsense where no API server checked it.
+    pub fn to_duration(&self) -> Result<Duration, DurationParseError> {
+        parse_duration(&self.0).ok_or_else(|| DurationParseError::Form(self.0.clone()))
+    }
+}
+
+impl JsonSchema for Span {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "maxLength": LENGTH_MAX, "pattern": DURATION_PATTERN})
     }
 }
 

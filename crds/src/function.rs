@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvFromSource, EnvVar, LocalObjectReference, ResourceLimits, Timeout, schema};
+use crate::{EnvFromSource, EnvVar, LocalObjectReference, ResourceLimits, Span, Timeout, schema};
 
 /// A function: code for a runtime, hosted by its App's shared runners, or an image with a Deployment of its own.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
@@ -102,6 +102,9 @@ pub struct FnSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub concurrency: Option<i32>,
+    /// How its calls are tried that nobody waits for.
+    #[serde(default, rename = "async", skip_serializing_if = "Option::is_none")]
+    pub detached: Option<FnAsync>,
     /// Size of an image Fn's Deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<FnScale>,
@@ -134,6 +137,32 @@ pub struct FnSource {
 pub struct FilesSource {
     /// The ConfigMap whose keys are the files' names.
     pub config_map_ref: LocalObjectReference,
+}
+
+/// Calls that nobody waits for.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct FnAsync {
+    /// How often and how long they are tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<AsyncRetry>,
+}
+
+/// When a call that fails is given up. It then is a dead letter.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct AsyncRetry {
+    /// Attempts in all, 1 to 100; default 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: Option<i32>,
+    /// Since it was accepted, 1s to 168h; one that is older is not begun; default 6h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('168h')")
+            .message("maxAge: 1s to 168h: write it like 90s, 30m or 6h")
+    )]
+    pub max_age: Option<Span>,
 }
 
 /// Replicas of a dedicated Fn.

@@ -34,12 +34,12 @@ pub use condition::{
 };
 pub use definitions::{Definition, definitions};
 pub use digest::{Digest, DigestParseError};
-pub use duration::{DurationParseError, Timeout, parse_duration};
+pub use duration::{DurationParseError, Span, Timeout, parse_duration};
 pub use env::{
     ConfigMapKeyRef, ConfigMapRef, EnvFromSource, EnvVar, EnvVarSource, KeySelector, LocalObjectReference,
 };
 pub use environment::{EnvEntry, EnvError, ObjectKind, RESERVED_PREFIXES, check_env, merged_env};
-pub use function::{FilesSource, FnScale, FnSource, FnSpec, FnStatus, Function};
+pub use function::{AsyncRetry, FilesSource, FnAsync, FnScale, FnSource, FnSpec, FnStatus, Function};
 pub use resources::{ResourceAmounts, ResourceLimits, memory_bytes};
 pub use revision::{
     CONCURRENCY_MAX, DEFAULT_CONCURRENCY, DEFAULT_HANDLER, RevisionError, RevisionName, RunDocument,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use funcatron_broker::names::{AppNames, ExchangeName, Installation, NameError, QueueName};
-use funcatron_routing::app_table::{AppTable, FnEntry, RevisionEntry};
+use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, RevisionEntry};
 
 /// An App that is in the tables.
 #[derive(Debug)]
@@ -28,6 +28,10 @@ pub(crate) struct FnPart {
     pub(crate) name: Arc<str>,
     pub(crate) timeout_ms: u64,
     pub(crate) revision: Option<Arc<RevisionPart>>,
+    /// Where calls wait that nobody waits for; made at its first need.
+    pub(crate) durable: QueueName,
+    /// How those are tried.
+    pub(crate) detached: AsyncPolicy,
     pub(crate) in_flight: Arc<AtomicUsize>,
 }
 
@@ -133,10 +137,11 @@ impl FnPart {
         entry: FnEntry,
         in_flight: Arc<AtomicUsize>,
     ) -> Result<Self, NameError> {
-        let FnEntry { revision, timeout_ms } = entry;
+        let FnEntry { revision, timeout_ms, detached } = entry;
         let name: Arc<str> = name.into();
         let revision = revision.map(|entry| RevisionPart::build(names, &name, entry)).transpose()?;
-        Ok(Self { name, timeout_ms, revision: revision.map(Arc::new), in_flight })
+        let durable = names.durable_queue(&name)?;
+        Ok(Self { name, timeout_ms, revision: revision.map(Arc::new), durable, detached, in_flight })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -13,6 +14,7 @@ use crate::body::{BodyTimes, Budget};
 use crate::bundles::BundleSource;
 use crate::config::GatewayConfig;
 use crate::metrics::Metrics;
+use crate::outlet::Outlet;
 use crate::pending::Pending;
 use crate::problem::Problem;
 use crate::tables::TableStore;
@@ -29,6 +31,7 @@ pub(crate) struct Core {
     pub(crate) bundles: Arc<dyn BundleSource>,
     pub(crate) pending: Arc<Pending>,
     pub(crate) uplink: Arc<Uplink>,
+    pub(crate) outlet: Arc<Outlet>,
     pub(crate) wakes: Wakes,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Arc<Budget>,
@@ -53,6 +56,7 @@ impl Core {
         let (cancels, cancelled) = mpsc::channel(CANCELS_MAX);
         let (pending, metrics) = (Arc::new(Pending::new()), Arc::new(Metrics::new()));
         let installation = tables.installation().clone();
+        let outlet = Arc::new(Outlet::new(installation.clone()));
         let uplink = Arc::new(Uplink::new(installation, Arc::clone(&pending), Arc::clone(&metrics)));
         let budget = Budget::new(config.limits.buffered_bytes_max);
         let core = Self {
@@ -61,6 +65,7 @@ impl Core {
             bundles,
             pending,
             uplink,
+            outlet,
             wakes: Wakes::default(),
             metrics,
             budget,
@@ -119,6 +124,12 @@ impl Drop for Count {
 /// A fresh UUIDv7: time first, so that ids sort, then 74 random bits of a generator that cannot be foretold.
 pub(crate) fn fresh_id(now_ms: u64) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(now_ms, &rand::random()).into_uuid()
+}
+
+/// The time of day in Unix milliseconds, as deadlines have it.
+pub(crate) fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A short reason of a runner's, as text.

@@ -4,10 +4,9 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use funcatron_broker::message::{Outcome, Reply};
+use funcatron_broker::message::{Outcome, Reply, Source};
 use funcatron_crds::Digest;
 use futures::FutureExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -19,7 +18,8 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::body::{self, ReadBodyError, counted};
-use crate::core::{Core, fresh_id};
+use crate::core::{Core, fresh_id, unix_ms};
+use crate::detached;
 use crate::dispatch::dispatch;
 use crate::headers::{self, Forwarded};
 use crate::listen::Handler;
@@ -94,10 +94,12 @@ impl Doorkeeper {
         to: Destination,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let core = &self.core;
-        if to.function.revision.is_none() {
+        let Arrival { id, peer, head, body } = arrival;
+        let detached = detached::asked(to.policy.is_async, &head.headers);
+        // What runs later may wait for its first revision as well.
+        if to.function.revision.is_none() && detached.is_none() {
             return Err(Problem::NoRevision);
         }
-        let Arrival { id, peer, head, body } = arrival;
         // A body that drips holds no place; one that would find none is not read.
         drop(core.enter(&to.app, &to.function)?);
         let read = body::read(body, to.app.body_bytes_max, &core.budget, core.body_times()).await;
@@ -109,7 +111,11 @@ impl Doorkeeper {
         headers::strip(&mut headers);
         headers::forward(&mut headers, &Forwarded { peer: peer.ip(), host: &host.authority });
         let is_head = method == Method::HEAD;
-        let call = Submission::new(id, to, Content { method, url, headers, body }, unix_ms());
+        let call = Submission::new(id, to, Content { method, url, headers, body });
+        if let Some(asked) = detached {
+            let source = if self.door == Door::Internal { Source::Invoke } else { Source::Http };
+            return detached::accept(core, call, source, asked).await;
+        }
         let reply = dispatch(core, call).await?;
         Ok(self.answered(id, reply, is_head))
     }
@@ -183,9 +189,4 @@ fn unread(error: &ReadBodyError) -> Problem {
         ReadBodyError::NoRoom => Problem::GatewayBusy,
         ReadBodyError::Broken => Problem::BadRequest("the body broke off or is malformed"),
     }
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -42,6 +42,10 @@ pub(crate) enum Problem {
     GatewayBusy,
     /// No link to the broker, and the call was never published.
     BrokerAway,
+    /// The broker did not confirm in time that it has the call.
+    NotConfirmed,
+    /// The Fn's durable queue is full.
+    QueueFull,
     /// The App is not in the tables.
     NoApp,
     /// The Fn has no revision that loaded.
@@ -94,6 +98,8 @@ impl Problem {
             Self::TenantBusy(_) => (S::TOO_MANY_REQUESTS, "tenant-busy", "Too many calls at once"),
             Self::GatewayBusy => (S::SERVICE_UNAVAILABLE, "gateway-busy", "Gateway busy"),
             Self::BrokerAway => (S::SERVICE_UNAVAILABLE, "broker-away", "Broker away"),
+            Self::NotConfirmed => (S::SERVICE_UNAVAILABLE, "not-confirmed", "Not confirmed"),
+            Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue-full", "Queue full"),
             Self::NoApp => (S::SERVICE_UNAVAILABLE, "no-app", "App not there"),
             Self::NoRevision => (S::SERVICE_UNAVAILABLE, "no-revision", "No revision loaded"),
             Self::Unroutable => (S::SERVICE_UNAVAILABLE, "unroutable", "Revision not there"),
@@ -108,7 +114,7 @@ impl Problem {
         }
     }
 
-    fn detail(&self) -> String {
+    pub(crate) fn detail(&self) -> String {
         let text = match self {
             Self::BadRequest(why) => *why,
             Self::Forbidden(why) => why,
@@ -127,6 +133,10 @@ impl Problem {
             Self::HeadTooLarge => "the request's line and headers are more than this gateway takes",
             Self::GatewayBusy => "this gateway has as much in flight as it may",
             Self::BrokerAway => "the message broker is away; the call was not sent",
+            Self::NotConfirmed => "the broker did not confirm in time that it has the call, which may run",
+            Self::QueueFull => {
+                "as many calls of this function wait as its queue holds; the call was not taken"
+            }
             Self::NoApp => "the App of this address is not there",
             Self::NoRevision => "no revision of this function has loaded yet",
             Self::Unroutable => "no runner's queue took the call; it was not run",
@@ -215,6 +225,8 @@ mod tests {
             Problem::GatewayBusy,
             Problem::TenantBusy("App"),
             Problem::Unroutable,
+            Problem::NotConfirmed,
+            Problem::QueueFull,
         ] {
             let (parts, _) = parts(problem.clone()).await;
             assert_eq!(parts.headers["retry-after"], "1", "{problem:?}");

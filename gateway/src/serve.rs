@@ -111,7 +111,8 @@ impl Gateway {
         let limits = Arc::new(config.limits.clone());
         let (core, cancelled) = Core::new(Arc::new(config), tables, bundles);
         let (link_stop, link_tasks) = (CancellationToken::new(), TaskTracker::new());
-        link_tasks.spawn(Arc::clone(&core.uplink).run(connector, link_stop.clone()));
+        link_tasks.spawn(Arc::clone(&core.uplink).run(Arc::clone(&connector), link_stop.clone()));
+        link_tasks.spawn(Arc::clone(&core.outlet).run(connector, link_stop.clone()));
         link_tasks.spawn(publish_cancels(Arc::clone(&core), cancelled, link_stop.clone()));
 
         let (doors, probes) = (lifetime(), lifetime());

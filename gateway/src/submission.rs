@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use funcatron_broker::envelope::Envelope;
-use funcatron_broker::message::{Call, CallId, EncodeError, Intent};
+use funcatron_broker::message::{
+    Call, CallEvent, CallId, EncodeError, Happened, Intent, RecordedRequest, Source,
+};
 use funcatron_routing::CallPolicy;
+use funcatron_routing::app_table::AsyncPolicy;
 use http::{HeaderMap, HeaderName, Method};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::apps::{AppPart, FnPart, RevisionPart};
+use crate::core::unix_ms;
 use crate::uplink::Session;
 
 /// The client's word that the same request may come twice (draft-ietf-httpapi-idempotency-key-header).
@@ -82,7 +86,8 @@ impl Clock {
 
 impl Submission {
     /// Submits a request now.
-    pub(crate) fn new(id: Uuid, to: Destination, content: Content, now_unix_ms: u64) -> Self {
+    pub(crate) fn new(id: Uuid, to: Destination, content: Content) -> Self {
+        let now_unix_ms = unix_ms();
         let Destination { app, function, intent, policy, operation, template, params } = to;
         let Content { method, url, headers, body } = content;
         let timeout_ms = policy.timeout_ms.unwrap_or(function.timeout_ms);
@@ -131,6 +136,43 @@ impl Submission {
         call.reply_to = Some(session.reply_to.clone());
         call.expiration_ms = Some(self.clock.left_ms());
         call.to_envelope()
+    }
+}
+
+/// What waits in a durable queue, and what the ledger is told of it.
+impl Submission {
+    /// The message for the Fn's durable queue. In it only the call's age counts.
+    pub(crate) fn detach(&mut self) -> Result<Envelope, EncodeError> {
+        let AsyncPolicy { attempts_max, age_max_ms } = self.function.detached;
+        let call = &mut self.call;
+        // Whichever revision is current when it runs: this is the one it was accepted under.
+        if let Some(revision) = &self.function.revision {
+            revision.entry.name.as_str().clone_into(&mut call.revision);
+        }
+        let submitted_ms = call.deadline_ms.saturating_sub(call.timeout_ms);
+        call.deadline_ms = submitted_ms.saturating_add(age_max_ms);
+        call.attempts_max = attempts_max;
+        call.persistent = true;
+        call.to_envelope()
+    }
+
+    /// It was accepted.
+    pub(crate) fn queued(&self, source: Source) -> CallEvent {
+        let request = Some(Box::new(RecordedRequest::of(&self.call)));
+        self.event(Happened::Queued { source, request, retry_of: None })
+    }
+
+    /// Something happened to it.
+    pub(crate) fn event(&self, happened: Happened) -> CallEvent {
+        CallEvent {
+            user_id: None,
+            id: self.call.id,
+            namespace: self.app.namespace.to_string(),
+            app: self.call.app.clone(),
+            fn_name: self.call.fn_name.clone(),
+            at_ms: unix_ms(),
+            happened,
+        }
     }
 }
 

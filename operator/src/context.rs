@@ -19,7 +19,7 @@ use crate::apply::ApplyError;
 use crate::broker::{Broker, BrokerError};
 use crate::cache::Cache;
 use crate::config::OperatorConfig;
-use crate::keys::Kind;
+use crate::keys::{Kind, Name};
 use crate::management::{Management, ManagementError};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -88,7 +88,7 @@ impl Caches {
     }
 
     /// Whether messages of a queue start the Fn.
-    pub(crate) fn is_durable(&self, namespace: &str, app: &str, fn_name: &str) -> bool {
+    pub(crate) fn has_durable_trigger(&self, namespace: &str, app: &str, fn_name: &str) -> bool {
         self.triggers_of(namespace, app)
             .iter()
             .any(|trigger| trigger.spec.fn_name == fn_name && trigger.spec.queue.is_some())
@@ -172,6 +172,31 @@ impl Context {
     /// The broker names of an App.
     pub(crate) fn names(&self, namespace: &str, app: &str) -> Result<AppNames, NameError> {
         AppNames::new(&self.config.installation, namespace, app)
+    }
+
+    /// Whether the Fn has a durable queue: since a Trigger or its spec asks for one, or a gateway has made one.
+    pub(crate) fn is_durable(&self, namespace: &str, app: &str, fn_name: &str) -> bool {
+        let asked = || {
+            let function = self.caches.fns.get(namespace, fn_name);
+            function.is_some_and(|function| function.spec.image.is_some() || function.spec.detached.is_some())
+        };
+        let seen = || {
+            let name = Name::new(namespace, fn_name);
+            let known =
+                self.memory.with_known_fn(&name, |memory| memory.app == app && memory.has_durable_queue);
+            known.unwrap_or(false)
+        };
+        self.caches.has_durable_trigger(namespace, app, fn_name) || asked() || seen()
+    }
+
+    /// A durable queue was seen. Whether that is news.
+    pub(crate) fn saw_durable_queue(&self, function: &Name, app: &str) -> bool {
+        self.memory.with_fn(function, |memory| {
+            if memory.app.is_empty() {
+                app.clone_into(&mut memory.app);
+            }
+            memory.app == app && !std::mem::replace(&mut memory.has_durable_queue, true)
+        })
     }
 
     /// The runtimes that Fns may name.

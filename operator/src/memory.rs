@@ -30,6 +30,10 @@ pub(crate) struct FnMemory {
     pub(crate) retirements: BTreeMap<RevisionName, Retirement>,
     /// What serves, once this process has decided; absent: the status still tells.
     pub(crate) serving: Option<Option<RevisionName>>,
+    /// Whether a durable queue was seen for it that no spec asks for.
+    pub(crate) has_durable_queue: bool,
+    /// The last look at that queue.
+    pub(crate) durable_look: Option<DurableLook>,
 }
 
 impl FnMemory {
@@ -53,7 +57,7 @@ pub(crate) struct Compiled {
     pub(crate) object: Option<Arc<ConfigMap>>,
 }
 
-/// The last look at a queue Trigger's queues.
+/// The last look at a durable queue and its dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DurableLook {
     /// Ready messages and dead letters.

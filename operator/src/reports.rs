@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use funcatron_broker::link::{ConsumeOptions, Event, Link, LinkError};
-use funcatron_broker::message::{Report, ReportEvent};
+use funcatron_broker::link::{ConsumeOptions, Envelope, Event, Link, LinkError};
+use funcatron_broker::message::{DurableQueue, Report, ReportEvent};
 use funcatron_crds::RevisionName;
 use funcatron_crds::names::{LABEL_APP, LABEL_FN, LABEL_REVISION};
 use k8s_openapi::api::core::v1::Pod;
@@ -76,17 +76,46 @@ pub(crate) async fn consume(ctx: &Context, link: Arc<dyn Link>) -> Result<(), Li
     let options = ConsumeOptions { prefetch: PREFETCH, exclusive: false, no_ack: false };
     let mut consumer = link.consume(&queue, options).await?;
     while let Some(Event::Delivery(mut delivery)) = consumer.next().await {
-        let fate = match Report::from_envelope(&delivery.take_envelope()) {
-            Ok(report) => take(ctx, report).await,
-            Err(error) => {
-                debug!(%error, "dropping a report that cannot be read");
-                "unreadable"
-            }
+        let envelope = delivery.take_envelope();
+        let fate = match DurableQueue::is(&envelope) {
+            true => durable_queue(ctx, &envelope, &delivery.exchange),
+            false => report(ctx, &envelope).await,
         };
         ctx.metrics.report(fate);
         delivery.ack().await?;
     }
     Ok(())
+}
+
+async fn report(ctx: &Context, envelope: &Envelope) -> &'static str {
+    match Report::from_envelope(envelope) {
+        Ok(report) => take(ctx, report).await,
+        Err(error) => {
+            debug!(%error, "dropping a report that cannot be read");
+            "unreadable"
+        }
+    }
+}
+
+/// A gateway has made a durable queue. Only the default exchange, which no App's user may write to, is believed.
+fn durable_queue(ctx: &Context, envelope: &Envelope, exchange: &str) -> &'static str {
+    if !exchange.is_empty() {
+        warn!("dropping word of a durable queue that is not a gateway's");
+        return "forged";
+    }
+    let Ok(DurableQueue { namespace, app, fn_name }) = DurableQueue::from_envelope(envelope) else {
+        return "unreadable";
+    };
+    let function = Name::new(namespace, fn_name);
+    let known = ctx.caches.fns.get(&function.namespace, &function.name);
+    if known.is_none_or(|function| function.spec.app != app) {
+        return "unknown";
+    }
+    if ctx.saw_durable_queue(&function, &app) {
+        info!(%function, "a gateway has made its durable queue");
+    }
+    ctx.queue.add(Key { kind: Kind::Fn, name: function });
+    "taken"
 }
 
 async fn take(ctx: &Context, report: Report) -> &'static str {
@@ -124,6 +153,9 @@ async fn remember(ctx: &Context, believed: Believed) {
             }
         }
         News::Unloaded => {
+            if ctx.is_durable(&function.namespace, &app, &function.name) {
+                ctx.queue.add(Key { kind: Kind::Fn, name: function.clone() });
+            }
             for trigger in ctx.caches.triggers_of(&function.namespace, &app) {
                 if trigger.spec.fn_name == function.name && trigger.spec.queue.is_some() {
                     ctx.queue.add(Key::new(Kind::Trigger, &function.namespace, trigger.name_any()));

@@ -16,7 +16,7 @@ use tracing::info;
 use crate::apply::delete;
 use crate::cache::label;
 use crate::context::{Caches, Context, ReconcileError};
-use crate::keys::{Key, Kind};
+use crate::keys::{Key, Kind, Name};
 use crate::objects::revisions;
 
 /// Whether the ConfigMap's owner stands. What is not ours is left alone.
@@ -132,12 +132,14 @@ async fn queues_and_exchanges(ctx: &Context, prefix: &str) -> Result<(), Reconci
     Ok(())
 }
 
-/// A Trigger may have gone while nobody looked: the bindings of each durable queue are compared once more.
+/// A Trigger may have gone while nobody looked: the bindings of each durable queue are compared once more. One that no
+/// Trigger made was made by a gateway, and is looked after.
 fn suspect(ctx: &Context, queue: &str) {
     if let Some(Meaning::App { namespace, app, kind: AppObject::Durable(name) }) =
         Meaning::of(&ctx.config.installation, queue)
     {
         ctx.memory.suspect_bindings(&namespace, &app, &name);
+        ctx.saw_durable_queue(&Name::new(&namespace, &name), &app);
         ctx.queue.add(Key::new(Kind::Fn, namespace, name));
     }
 }

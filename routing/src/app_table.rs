@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use funcatron_crds::{Digest, RevisionName};
+use funcatron_crds::{AsyncRetry, Digest, FnAsync, RevisionName};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+/// Six hours: over an outage of an afternoon, and not into the next day's work.
+const AGE_DEFAULT_MS: u64 = 6 * 3_600_000;
 
 /// All that a gateway knows of one App besides its Routes.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,45 @@ pub struct FnEntry {
     pub revision: Option<RevisionEntry>,
     /// Longest time from submit to answer.
     pub timeout_ms: u64,
+    /// How calls are tried that nobody waits for.
+    #[serde(default, rename = "async", skip_serializing_if = "AsyncPolicy::is_default")]
+    pub detached: AsyncPolicy,
+}
+
+/// How calls are tried that nobody waits for.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AsyncPolicy {
+    /// Attempts in all; absent: as runners have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts_max: Option<u32>,
+    /// Since its submission; an older one is not begun.
+    pub age_max_ms: u64,
+}
+
+impl Default for AsyncPolicy {
+    fn default() -> Self {
+        Self { attempts_max: None, age_max_ms: AGE_DEFAULT_MS }
+    }
+}
+
+impl AsyncPolicy {
+    /// As a Fn asks for it. The CRD's rules have refused what is out of bounds.
+    pub fn of(asked: Option<&FnAsync>) -> Self {
+        let Some(AsyncRetry { max_attempts, max_age }) = asked.and_then(|asked| asked.retry.as_ref()) else {
+            return Self::default();
+        };
+        let age = max_age.as_ref().and_then(|age| age.to_duration().ok());
+        let age_ms = age.and_then(|age| u64::try_from(age.as_millis()).ok());
+        Self {
+            attempts_max: max_attempts.and_then(|attempts| u32::try_from(attempts).ok()),
+            age_max_ms: age_ms.unwrap_or(AGE_DEFAULT_MS),
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The revision that serves a Fn.
@@ -153,8 +195,18 @@ mod tests {
             concurrency: 1,
             durable: true,
         };
-        table.fns.insert("invoice".into(), FnEntry { revision: Some(revision), timeout_ms: 30_000 });
-        table.fns.insert("new".into(), FnEntry { revision: None, timeout_ms: 1 });
+        table.fns.insert(
+            "invoice".into(),
+            FnEntry { revision: Some(revision), timeout_ms: 30_000, detached: AsyncPolicy::default() },
+        );
+        table.fns.insert(
+            "new".into(),
+            FnEntry {
+                revision: None,
+                timeout_ms: 1,
+                detached: AsyncPolicy { attempts_max: Some(2), age_max_ms: 60_000 },
+            },
+        );
         table
     }
 

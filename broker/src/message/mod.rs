@@ -20,7 +20,7 @@ pub use events::{
     AppEvent, BODY_BYTES_KEPT, CallEvent, Claim, Claimed, Ended, Happened, LOG_BYTES_KEPT, LedgerMessage,
     Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, redact,
 };
-pub use notes::{Cancel, Report, ReportEvent, Wake, WakeKind};
+pub use notes::{Cancel, DurableQueue, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};
 pub use reply::{Outcome, Reply, Unread};
 

@@ -12,6 +12,7 @@ use crate::message::{CallId, DecodeError, EncodeError, JSON_BYTES_MAX, WIRE_HEAD
 const WAKE: &str = "wake";
 const REPORT: &str = "report";
 const CANCEL: &str = "cancel";
+const DURABLE_QUEUE: &str = "durable-queue";
 const JSON: &str = "application/json";
 /// A report's reason and log are a hint, not an archive.
 const REPORT_TEXT_BYTES_MAX: usize = 1024;
@@ -133,6 +134,35 @@ impl Report {
         report.reason = report.reason.map(|text| fields::tail(text, REPORT_TEXT_BYTES_MAX));
         report.log = report.log.map(|text| fields::tail(text, REPORT_TEXT_BYTES_MAX));
         Ok(report)
+    }
+}
+
+/// A gateway's word to the operator that it has made a Fn's durable queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DurableQueue {
+    /// The App's namespace.
+    pub namespace: String,
+    /// The App.
+    pub app: String,
+    /// The Fn.
+    #[serde(rename = "fn")]
+    pub fn_name: String,
+}
+
+impl DurableQueue {
+    /// Makes it ready to be put into the reports queue itself, which no App's user may write to.
+    pub fn into_envelope(self) -> Result<Envelope, EncodeError> {
+        json(DURABLE_QUEUE, &self, JSON_BYTES_MAX)
+    }
+
+    /// Whether a message of the reports queue is this rather than a report.
+    pub fn is(envelope: &Envelope) -> bool {
+        envelope.properties.kind.as_deref() == Some(DURABLE_QUEUE)
+    }
+
+    /// Reads it.
+    pub fn from_envelope(envelope: &Envelope) -> Result<Self, DecodeError> {
+        read_json(DURABLE_QUEUE, envelope, JSON_BYTES_MAX)
     }
 }
 

@@ -191,6 +191,7 @@ impl Control {
         }
         for (names, revision) in self.fleet.revisions() {
             items.extend(topology::revision(&names, revision.as_str())?);
+            items.extend(topology::durable(&names, revision.fn_name())?);
         }
         Ok(self.declared.declare(link, &items).await?)
     }

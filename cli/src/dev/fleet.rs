@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use funcatron_broker::message::{Report, ReportEvent};
 use funcatron_broker::names::AppNames;
 use funcatron_crds::{Digest, RevisionName};
-use funcatron_routing::app_table::{AppTable, FnEntry, HttpTriggerEntry, RevisionEntry};
+use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry};
 
 use super::manifests::Key;
 use super::plan::{AppPlan, Broken, Plan};
@@ -40,6 +40,7 @@ struct AppState {
 #[derive(Default)]
 struct FnState {
     timeout_ms: u64,
+    detached: AsyncPolicy,
     serving: Option<RevisionEntry>,
     wanted: Option<Wanted>,
 }
@@ -115,7 +116,7 @@ impl Fleet {
         }
         for (name, planned) in &planned.fns {
             let function = app.fns.entry(name.clone()).or_default();
-            function.timeout_ms = planned.timeout_ms;
+            (function.timeout_ms, function.detached) = (planned.timeout_ms, planned.detached);
             if let Some(revision) = function.want(&planned.revision, now) {
                 self.retiring.push(Retiring::of(key, &app.names, revision, now));
             }
@@ -318,7 +319,9 @@ impl AppState {
             .fns
             .iter()
             .map(|(name, function)| {
-                let entry = FnEntry { revision: function.serving.clone(), timeout_ms: function.timeout_ms };
+                let FnState { serving, timeout_ms, detached, .. } = function;
+                let entry =
+                    FnEntry { revision: serving.clone(), timeout_ms: *timeout_ms, detached: *detached };
                 (name.clone(), entry)
             })
             .collect();

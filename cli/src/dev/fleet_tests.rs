@@ -21,7 +21,12 @@ fn entry(revision: &str) -> RevisionEntry {
 fn plan(revision: Option<&str>) -> Plan {
     let mut plan = Plan::default();
     let fns = revision.map(|revision| {
-        let planned = FnPlan { revision: entry(revision), timeout_ms: 1000, bundles: Default::default() };
+        let planned = FnPlan {
+            revision: entry(revision),
+            timeout_ms: 1000,
+            detached: Default::default(),
+            bundles: Default::default(),
+        };
         ("hello".to_owned(), planned)
     });
     let app = AppPlan {

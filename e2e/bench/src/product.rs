@@ -11,7 +11,7 @@ use funcatron_broker::names::Installation;
 use funcatron_crds::address::SigningKey;
 use funcatron_crds::{Digest, RevisionName};
 use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
-use funcatron_routing::app_table::{AppTable, FnEntry, RevisionEntry};
+use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, RevisionEntry};
 use funcatron_routing::{Backend, CallPolicy, ExplicitRule, RouteSource, Rules, compile};
 use funcatron_runner::{Mode, RunnerConfig};
 use tokio_util::sync::CancellationToken;
@@ -64,7 +64,10 @@ fn fill(tables: &TableStore) -> Result<()> {
         concurrency: CONCURRENCY,
         durable: false,
     };
-    app.fns.insert(FUNCTION.into(), FnEntry { revision: Some(revision), timeout_ms: TIMEOUT_MS });
+    app.fns.insert(
+        FUNCTION.into(),
+        FnEntry { revision: Some(revision), timeout_ms: TIMEOUT_MS, detached: AsyncPolicy::default() },
+    );
     tables.put_app(NAMESPACE, APP, Some(app)).context("put the App's table")?;
     let backends = vec![Backend { fn_name: FUNCTION.into(), weight: 1 }];
     let rules = [ExplicitRule { matches: Vec::new(), backends, call: CallPolicy::default() }];

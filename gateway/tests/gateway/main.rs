@@ -5,6 +5,7 @@
 mod again;
 mod answers;
 mod connections;
+mod detached;
 mod operation;
 mod support;
 mod tenancy;

@@ -18,7 +18,7 @@ use funcatron_broker::topology;
 use funcatron_crds::address::SigningKey;
 use funcatron_crds::{Digest, RevisionName};
 use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
-use funcatron_routing::app_table::{AppTable, FnEntry, HttpTriggerEntry, RevisionEntry};
+use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry};
 use funcatron_routing::{
     Backend, CallPolicy, ExplicitRule, PathMatch, PathMatchType, RouteMatch, RouteSource, RouteTable, Rules,
     compile,
@@ -182,8 +182,14 @@ pub(crate) fn app(hash: &str) -> AppTable {
         concurrency: 1,
         durable: false,
     };
-    table.fns.insert("page".into(), FnEntry { revision: Some(entry), timeout_ms: 30_000 });
-    table.fns.insert("new".into(), FnEntry { revision: None, timeout_ms: 30_000 });
+    table.fns.insert(
+        "page".into(),
+        FnEntry { revision: Some(entry), timeout_ms: 30_000, detached: AsyncPolicy::default() },
+    );
+    table.fns.insert(
+        "new".into(),
+        FnEntry { revision: None, timeout_ms: 30_000, detached: AsyncPolicy::default() },
+    );
     let hook = HttpTriggerEntry { name: "hook".into(), source: "/hook".into(), fn_name: "page".into() };
     table.triggers.push(hook);
     table
@@ -225,6 +231,10 @@ fn site() -> RouteTable {
         ExplicitRule {
             call: CallPolicy { idempotent: Some(true), ..CallPolicy::default() },
             ..rule(None, "/again", "page", None)
+        },
+        ExplicitRule {
+            call: CallPolicy { is_async: true, ..CallPolicy::default() },
+            ..rule(None, "/later", "page", None)
         },
     ];
     route("shop", "site", &[HOST.to_owned()], &rules)

@@ -2,7 +2,7 @@
 
 use funcatron_crds::names::LABEL_FN;
 use funcatron_crds::{App, AppLimits, Function, RevisionName, Timeout, Trigger, names};
-use funcatron_routing::app_table::{AppTable, FnEntry, HttpTriggerEntry, RevisionEntry};
+use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry};
 use kube::ResourceExt;
 
 use crate::apply::{apply, is_current, stamped};
@@ -26,6 +26,8 @@ pub(crate) struct ServedFn {
     timeout_ms: u64,
     /// Whether it has a durable queue.
     durable: bool,
+    /// How calls are tried that nobody waits for.
+    detached: AsyncPolicy,
 }
 
 /// Composes the table. The timeout is that of the revision that serves: both belong to what was tried.
@@ -40,11 +42,12 @@ fn compose(app: &App, fns: Vec<ServedFn>, triggers: &[&Trigger]) -> AppTable {
 }
 
 fn fn_entry(served: ServedFn) -> (String, FnEntry) {
-    let ServedFn { name, serving, timeout_ms, durable } = served;
+    let ServedFn { name, serving, timeout_ms, durable, detached } = served;
     let entry = match serving {
-        None => FnEntry { revision: None, timeout_ms },
+        None => FnEntry { revision: None, timeout_ms, detached },
         Some(Stored { name, number: _, record }) => FnEntry {
             timeout_ms: record.timeout_ms,
+            detached,
             revision: Some(RevisionEntry {
                 name,
                 runtime: record.runtime,
@@ -91,7 +94,8 @@ fn served(ctx: &Context, function: &Function) -> ServedFn {
     ServedFn {
         serving: serving(ctx, function),
         timeout_ms: u64::try_from(timeout_ms).unwrap_or(u64::MAX),
-        durable: ctx.caches.is_durable(&namespace, &function.spec.app, &name),
+        durable: ctx.is_durable(&namespace, &function.spec.app, &name),
+        detached: AsyncPolicy::of(function.spec.detached.as_ref()),
         name,
     }
 }
@@ -141,16 +145,30 @@ mod tests {
 
     #[test]
     fn a_fn_without_a_loaded_revision_stands_in_the_table_and_answers_503() {
-        let served = ServedFn { name: "hello".into(), serving: None, timeout_ms: 7, durable: false };
+        let served = ServedFn {
+            name: "hello".into(),
+            serving: None,
+            timeout_ms: 7,
+            durable: false,
+            detached: AsyncPolicy::default(),
+        };
         let table = compose(&App::new("shop", AppSpec::default()), vec![served], &[]);
-        assert_eq!(table.fns["hello"], FnEntry { revision: None, timeout_ms: 7 });
+        assert_eq!(
+            table.fns["hello"],
+            FnEntry { revision: None, timeout_ms: 7, detached: AsyncPolicy::default() }
+        );
         assert_eq!(table.body_bytes_max, 6_291_456);
     }
 
     #[test]
     fn the_serving_revision_brings_its_own_timeout() {
-        let served =
-            ServedFn { name: "hello".into(), serving: Some(stored_revision()), timeout_ms: 7, durable: true };
+        let served = ServedFn {
+            name: "hello".into(),
+            serving: Some(stored_revision()),
+            timeout_ms: 7,
+            durable: true,
+            detached: AsyncPolicy::default(),
+        };
         let table = compose(&App::new("shop", AppSpec::default()), vec![served], &[]);
         let entry = &table.fns["hello"];
         assert_eq!(entry.timeout_ms, 5000);

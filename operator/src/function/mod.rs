@@ -2,6 +2,7 @@
 
 mod apply;
 pub(crate) mod decide;
+mod durable;
 pub(crate) mod load;
 mod observe;
 mod pods;
@@ -68,7 +69,9 @@ fn adopt(ctx: &Context, key: &Name, function: &Function) {
     let uid = function.uid().unwrap_or_default();
     ctx.memory.with_fn(key, |memory| {
         if memory.uid != uid {
-            *memory = crate::memory::FnMemory { uid, ..Default::default() };
+            // Its queue may have been seen before it was.
+            let has_durable_queue = memory.uid.is_empty() && memory.has_durable_queue;
+            *memory = crate::memory::FnMemory { uid, has_durable_queue, ..Default::default() };
         }
         memory.app.clone_from(&function.spec.app);
     });
@@ -123,6 +126,7 @@ async fn serve(
     let plan = plan(ctx, key, observed, latest.as_ref(), &verdict);
     table::publish(ctx, &key.namespace, &observed.function.spec.app).await?;
     let retired = retire::step(ctx, key, observed, &plan).await;
+    let attended = durable::attend(ctx, key, observed).await;
     let unbound = unbind(ctx, key).await;
     let facts = Facts {
         refusal,
@@ -136,7 +140,7 @@ async fn serve(
         selector: selector(&observed.function),
     };
     conclude(ctx, &observed.function, &facts).await?;
-    wait = soonest(wait, retired?);
+    wait = soonest(soonest(wait, retired?), attended?);
     unbound?;
     match (error, wait) {
         (Some(error), _) => Err(error),

@@ -28,7 +28,7 @@ pub(crate) struct Observed {
     pub(crate) stored: BTreeMap<RevisionName, Stored>,
     /// Deployments of its revisions.
     pub(crate) deployments: BTreeMap<String, Arc<Deployment>>,
-    /// Whether messages of a queue start it.
+    /// Whether it has a durable queue.
     pub(crate) durable: bool,
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn observe(ctx: &Context, function: Arc<Function>) -> Result<Ob
         files,
         stored: stored(ctx, &function),
         deployments: deployments(ctx, &namespace, &name),
-        durable: ctx.caches.is_durable(&namespace, app_name, &name),
+        durable: ctx.is_durable(&namespace, app_name, &name),
         function,
     })
 }

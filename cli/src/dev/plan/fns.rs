@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use funcatron_crds::{Digest, FnSource, Function, RunDocument, bundle, check_env};
-use funcatron_routing::app_table::RevisionEntry;
+use funcatron_routing::app_table::{AsyncPolicy, RevisionEntry};
 
 use super::super::manifests::{Key, Located, Manifests};
 use super::environment::{config_map_data, values};
@@ -62,18 +62,19 @@ fn plan_fn(
         .map_err(|error| ("/spec", error.to_string()))?;
     let config = values(manifests, &key.namespace, &run.env).map_err(|message| ("/spec/env", message))?;
     let Some(app_plan) = plan.apps.get_mut(&app_key) else { return Ok(()) };
-    let durable = app_plan.bindings.iter().any(|binding| binding.fn_name == key.name);
     let revision = RevisionEntry {
         name: run.revision.clone(),
         runtime: Some(runtime),
         run: run.digest(),
         code: Some(digest),
         concurrency: run.concurrency,
-        durable,
+        // Queues cost nothing here.
+        durable: true,
     };
+    let detached = AsyncPolicy::of(spec.detached.as_ref());
     let bundles = [run.to_bytes().into(), code.into()];
     app_plan.config.extend(config);
-    app_plan.fns.insert(key.name.clone(), FnPlan { revision, timeout_ms: run.timeout_ms, bundles });
+    app_plan.fns.insert(key.name.clone(), FnPlan { revision, timeout_ms: run.timeout_ms, detached, bundles });
     Ok(())
 }
 

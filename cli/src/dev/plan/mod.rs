@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use funcatron_broker::names::{AppNames, Installation};
 use funcatron_routing::RouteTable;
-use funcatron_routing::app_table::{HttpTriggerEntry, RevisionEntry};
+use funcatron_routing::app_table::{AsyncPolicy, HttpTriggerEntry, RevisionEntry};
 
 use super::manifests::{Key, Manifests, Problem};
 
@@ -66,6 +66,7 @@ pub(crate) struct AppPlan {
 pub(crate) struct FnPlan {
     pub(crate) revision: RevisionEntry,
     pub(crate) timeout_ms: u64,
+    pub(crate) detached: AsyncPolicy,
     /// Its run document and code.
     pub(crate) bundles: [Bytes; 2],
 }

@@ -1,0 +1,217 @@
+//! Calls that nobody waits for: into the Fn's durable queue, and answered 202 once the broker has confirmed them.
+//! Never waits for a runner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use funcatron_broker::envelope::Envelope;
+use funcatron_broker::link::{Confirm, Link, LinkError, Target};
+use funcatron_broker::message::{CallEvent, DurableQueue, Ended, Happened, Source};
+use funcatron_broker::names::{AppNames, QueueName};
+use funcatron_broker::topology;
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use crate::core::Core;
+use crate::problem::{FN_CALL_ID, Problem, call_id_value};
+use crate::submission::Submission;
+use crate::wake;
+
+/// RFC 7240.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const RESPOND_ASYNC: &str = "respond-async";
+/// Fn's own word for the same.
+const FN_INVOKE_TYPE: HeaderName = HeaderName::from_static("fn-invoke-type");
+const DETACHED: &str = "detached";
+/// A quorum queue confirms within milliseconds, and within seconds while it elects a leader.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who asked that a call be detached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The Route or Trigger, or Fn's header.
+    Told,
+    /// The client prefers it, and hears that it was heard.
+    Preferred,
+}
+
+/// Whether a request's call is to be detached; asked before the platform's own headers are stripped.
+pub(crate) fn asked(by_rule: bool, headers: &HeaderMap) -> Option<Asked> {
+    if by_rule || headers.get(FN_INVOKE_TYPE).is_some_and(|kind| kind == DETACHED) {
+        return Some(Asked::Told);
+    }
+    let said = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = said.flat_map(|value| value.split(','));
+    let word = |preference: &str| preference.split(';').next().unwrap_or_default().trim().to_owned();
+    preferences
+        .any(|preference| word(preference).eq_ignore_ascii_case(RESPOND_ASYNC))
+        .then_some(Asked::Preferred)
+}
+
+/// What the client gets besides the headers.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Accepted<'a> {
+    id: &'a str,
+    status: &'static str,
+    location: &'a str,
+}
+
+/// Puts a call into its Fn's durable queue, and tells the ledger.
+pub(crate) async fn accept(
+    core: &Arc<Core>,
+    mut call: Submission,
+    source: Source,
+    asked: Asked,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let link = core.outlet.link().ok_or(Problem::BrokerAway)?;
+    let envelope = call.detach().map_err(|error| {
+        debug!(%error, call = %call.id(), "a call cannot be encoded");
+        Problem::HeadTooLarge
+    })?;
+    let queued = call.queued(source);
+    let confirming = async {
+        // Both at once: a look at the call finds it as soon as its client knows of it.
+        tokio::join!(publish(core, &*link, &call, envelope), tell(core, &*link, queued))
+    };
+    let (published, ()) = timeout(CONFIRM_TIMEOUT, confirming).await.map_err(|_| Problem::NotConfirmed)?;
+    if let Err(problem) = published {
+        tell(core, &*link, call.event(refused(&problem))).await;
+        return Err(problem);
+    }
+    wake::attend(core, &call.app, &call.function, link);
+    Ok(answer(core, call.id(), asked))
+}
+
+/// The call was told of and never queued.
+fn refused(problem: &Problem) -> Happened {
+    Happened::Ended {
+        attempt: 1,
+        revision: String::new(),
+        runner: String::new(),
+        outcome: Ended::Error,
+        is_final: true,
+        reason: Some(problem.detail()),
+        answer: None,
+        log: None,
+    }
+}
+
+async fn publish(core: &Core, link: &dyn Link, call: &Submission, message: Envelope) -> Result<(), Problem> {
+    let names = AppNames::new(core.tables.installation(), &call.app.namespace, &call.app.app);
+    let queue = &call.function.durable;
+    let confirmed = match send(link, queue, message.clone()).await? {
+        Confirm::Returned => {
+            let names = names.map_err(|_| Problem::Internal)?;
+            make(core, link, &names, call).await?;
+            send(link, queue, message).await?
+        }
+        confirmed => confirmed,
+    };
+    match confirmed {
+        Confirm::Acked => Ok(()),
+        Confirm::Nacked => Err(Problem::QueueFull),
+        Confirm::Returned => Err(Problem::Unroutable),
+    }
+}
+
+async fn send(link: &dyn Link, queue: &QueueName, message: Envelope) -> Result<Confirm, Problem> {
+    link.publish_confirmed(Target::queue(queue), message, true).await.map_err(|error| match error {
+        LinkError::Unsendable(why) => {
+            debug!(why, "a call cannot travel");
+            Problem::HeadTooLarge
+        }
+        error => {
+            debug!(%error, "a call was not confirmed");
+            Problem::NotConfirmed
+        }
+    })
+}
+
+/// Makes a Fn's durable queue at its first need. The operator, who is told, looks after it from then on.
+async fn make(core: &Core, link: &dyn Link, names: &AppNames, call: &Submission) -> Result<(), Problem> {
+    let items = topology::durable(names, &call.function.name).map_err(|_| Problem::Internal)?;
+    if let Err(error) = link.declare(&items).await {
+        warn!(%error, queue = %call.function.durable, "could not make a durable queue");
+        return Err(Problem::NotConfirmed);
+    }
+    info!(queue = %call.function.durable, "made a durable queue");
+    let made = DurableQueue {
+        namespace: call.app.namespace.to_string(),
+        app: call.app.app.to_string(),
+        fn_name: call.function.name.to_string(),
+    };
+    let reports = core.tables.installation().reports_queue();
+    let Ok(envelope) = made.into_envelope() else { return Ok(()) };
+    // What is lost here the operator's next look at the broker finds.
+    if let Err(error) = link.publish(Target::queue(&reports), envelope, false).await {
+        debug!(%error, "the operator is not told of a durable queue");
+    }
+    Ok(())
+}
+
+/// Tells the ledger. Without it a call runs all the same, and is known from its first attempt on.
+async fn tell(core: &Core, link: &dyn Link, event: CallEvent) {
+    let id = event.id;
+    let queue = core.tables.installation().ledger_queue();
+    let told = match event.into_envelope() {
+        Ok(envelope) => link.publish_confirmed(Target::queue(&queue), envelope, false).await,
+        Err(error) => return warn!(%error, call = %id, "an event cannot be sent to the ledger"),
+    };
+    match told {
+        Ok(Confirm::Acked) => {}
+        Ok(confirm) => warn!(?confirm, call = %id, "the ledger's queue did not take an event"),
+        Err(error) => debug!(%error, call = %id, "the ledger was not told"),
+    }
+}
+
+fn answer(core: &Core, id: Uuid, asked: Asked) -> Response<Full<Bytes>> {
+    let location = format!("{}/calls/{id}", core.config.internal_base.trim_end_matches('/'));
+    let mut buffer = Uuid::encode_buffer();
+    let text = id.hyphenated().encode_lower(&mut buffer);
+    let accepted = Accepted { id: text, status: "queued", location: &location };
+    let body = serde_json::to_vec(&accepted).unwrap_or_default();
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(FN_CALL_ID, call_id_value(id));
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(LOCATION, location);
+    }
+    if asked == Asked::Preferred {
+        headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn a_rule_or_fns_header_tells_and_a_client_prefers() {
+        assert_eq!(asked(true, &HeaderMap::new()), Some(Asked::Told));
+        assert_eq!(asked(false, &headers(&[("fn-invoke-type", "detached")])), Some(Asked::Told));
+        for value in ["respond-async", "wait=10, Respond-Async", "respond-async; x=1, wait=10"] {
+            assert_eq!(asked(false, &headers(&[("prefer", value)])), Some(Asked::Preferred), "{value}");
+        }
+        for pairs in [&[("prefer", "return=minimal")][..], &[("fn-invoke-type", "sync")], &[]] {
+            assert_eq!(asked(false, &headers(pairs)), None, "{pairs:?}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A Fn's durable queue where no Trigger looks after it: made for an image and for a Fn that says `async`, adopted where
+//! a gateway made it at its first need, and looked at for calls that nobody takes.
+
+use std::time::Duration;
+
+use funcatron_broker::topology;
+
+use super::load;
+use super::observe::Observed;
+use crate::context::{Context, ReconcileError};
+use crate::keys::Name;
+use crate::memory::DurableLook;
+use crate::trigger::next_look;
+
+/// A `load` for a durable queue lives until the next look.
+const LOAD_LIFETIME: Duration = Duration::from_secs(10);
+
+/// Makes the queue stand, and asks for a load where calls wait and nobody consumes; says when to look again.
+pub(super) async fn attend(
+    ctx: &Context,
+    key: &Name,
+    observed: &Observed,
+) -> Result<Option<Duration>, ReconcileError> {
+    let app = &observed.function.spec.app;
+    let attended = ctx.caches.has_durable_trigger(&key.namespace, app, &key.name);
+    if !observed.durable || attended || !ctx.broker.is_up() {
+        return Ok(None);
+    }
+    let names = ctx.names(&key.namespace, app)?;
+    ctx.broker.ensure(topology::durable(&names, &key.name)?).await?;
+    // The runners of an image have their queue from the start, and nobody is to be asked.
+    if observed.function.spec.image.is_some() {
+        return Ok(None);
+    }
+    let queue = ctx.broker.inspect(&names.durable_queue(&key.name)?).await?;
+    if queue.is_none() {
+        // Deleted by hand: declared again at the next look.
+        ctx.broker.doubt();
+    }
+    let unattended = queue.is_some_and(|queue| queue.ready > 0 && queue.consumers == 0);
+    if unattended && let Some((serving, runtime)) = load::served_by_shared(ctx, key) {
+        load::send(ctx, key, true, &serving, &runtime, LOAD_LIFETIME).await?;
+    }
+    let seen = (queue.map_or(0, |queue| queue.ready), 0);
+    let known = ctx.memory.with_fn(key, |memory| memory.durable_look);
+    let changed = unattended || known.is_some_and(|known| known.seen != seen);
+    let wait = next_look(known.map(|known| known.wait), changed);
+    ctx.memory.with_fn(key, |memory| memory.durable_look = Some(DurableLook { seen, wait }));
+    Ok(Some(wait))
+}
