@@ -108,6 +108,10 @@ reasons! {
     UpToDate,
     /// A dedicated Fn of no replicas: as its user wishes.
     ScaledToZero,
+    /// Suspended: as its user wishes.
+    Suspended,
+    /// A schedule may not fire before an earlier call is over, and nobody knows whether it is.
+    EarlierUnknown,
     /// The operator has not got to it yet.
     Pending,
     /// A field's value cannot be honoured.

@@ -86,7 +86,6 @@ fn each_rule_says_what_to_do() {
 fn what_does_not_work_yet_is_no_field() {
     let absent = BTreeSet::from([
         "traffic",
-        "schedule",
         "url",
         "oci",
         "bundle",
@@ -110,7 +109,8 @@ fn what_does_not_work_yet_is_no_field() {
     walk_all(|path, schema| {
         for name in schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name) {
             let of_match = path == "Route.spec.rules[].matches[]" && name == "path";
-            let in_spec = path.contains(".spec") && !of_match;
+            let of_trigger = path == "Trigger.spec" && name == "suspend";
+            let in_spec = path.contains(".spec") && !of_match && !of_trigger;
             assert!(!in_spec || !absent.contains(name.as_str()), "{path}.{name}");
         }
     });

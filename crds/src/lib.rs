@@ -49,7 +49,10 @@ pub use route::{
     RouteMatch, RouteRule, RouteSpec, RouteStatus,
 };
 pub use schema::{CONFLICT_LENGTH_MAX, CONFLICTS_MAX, HOSTNAMES_MAX, URLS_MAX};
-pub use trigger::{HttpTrigger, QueueTrigger, Trigger, TriggerSpec, TriggerStatus};
+pub use trigger::{
+    ConcurrencyPolicy, FiredCall, Firing, HttpTrigger, JITTER_MAX, ONE_SOURCE, QueueTrigger, ScheduleTrigger,
+    Trigger, TriggerSpec, TriggerStatus,
+};
 
 /// The API group of every kind.
 pub const GROUP: &str = "funcatron.dev";

@@ -118,6 +118,11 @@ pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// `metav1.Time`: RFC 3339.
+pub(crate) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time", "maxLength": 64})
+}
+
 /// URLs of a status.
 pub(crate) fn urls(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

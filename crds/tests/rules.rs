@@ -198,10 +198,29 @@ fn paths_have_one_meaning() {
 }
 
 #[test]
-fn a_trigger_is_a_queue_or_a_path() {
-    accepted("Trigger", json!({"fn": "a", "queue": {"exchange": "b"}}));
-    refused("Trigger", json!({"fn": "a"}), "exactly one of `queue` and `http`");
-    refused("Trigger", json!({"queue": {}, "http": {"source": "/"}}), "exactly one of `queue` and `http`");
+fn a_trigger_is_a_queue_a_path_or_times() {
+    let one = "exactly one of `queue`, `http` and `schedule`";
+    accepted("Trigger", json!({"fn": "a", "queue": {"exchange": "b"}, "suspend": true}));
+    accepted("Trigger", json!({"fn": "a", "schedule": {"cron": "@daily"}}));
+    refused("Trigger", json!({"fn": "a"}), one);
+    refused("Trigger", json!({"queue": {}, "http": {"source": "/"}}), one);
+    refused("Trigger", json!({"queue": {}, "schedule": {}}), one);
+    refused("Trigger", json!({"queue": {}, "schedule": {}, "http": {"source": "/"}}), one);
+}
+
+#[test]
+fn a_schedules_lengths_are_bounded() {
+    let schedule = |field: &str, length: &str| json!({"schedule": {"cron": "@daily", field: length}});
+    for length in ["0s", "90s", "1h"] {
+        accepted("Trigger", schedule("jitter", length));
+    }
+    refused("Trigger", schedule("jitter", "1h1s"), "a jitter is 0s to 1h");
+    for length in ["10s", "10m", "8760h"] {
+        accepted("Trigger", schedule("startingDeadline", length));
+    }
+    for length in ["9s", "8761h"] {
+        refused("Trigger", schedule("startingDeadline", length), "a startingDeadline is 10s to 8760h");
+    }
 }
 
 #[test]

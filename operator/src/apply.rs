@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use funcatron_crds::{Digest, FIELD_MANAGER};
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -156,6 +156,30 @@ where
         Ok(_) => Ok(()),
         // Deleted meanwhile: nobody is left to tell.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(ApplyError::Status {
+            kind: K::kind(&()).into_owned(),
+            name: format!("{namespace}/{name}"),
+            source: Box::new(source),
+        }),
+    }
+}
+
+/// Writes a status over the very version that `object` is of, status included, and returns what then stands. `None`:
+/// someone else has written since, or deleted it.
+pub(crate) async fn replace_status<K>(client: &Client, object: &K) -> Result<Option<K>, ApplyError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + DeserializeOwned
+        + Serialize
+        + Clone
+        + Debug,
+{
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let api = Api::<K>::namespaced(client.clone(), &namespace);
+    let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    match api.replace_status(&name, &parameters, object).await {
+        Ok(written) => Ok(Some(written)),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
         Err(source) => Err(ApplyError::Status {
             kind: K::kind(&()).into_owned(),
             name: format!("{namespace}/{name}"),

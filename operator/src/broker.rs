@@ -3,11 +3,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use funcatron_broker::link::{Deleted, Envelope, Link, LinkError, QueueState, Target};
+use funcatron_broker::link::{Confirm, Deleted, Envelope, Link, LinkError, QueueState, Target};
 use funcatron_broker::names::{ExchangeName, QueueName};
 use funcatron_broker::topology::Item;
 use parking_lot::Mutex;
+
+/// A quorum queue confirms within milliseconds; one that has not by then has lost its majority.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A broker act that failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +22,12 @@ pub(crate) enum BrokerError {
     /// The link said no, or went down meanwhile.
     #[error("the broker refused")]
     Link(#[from] LinkError),
+    /// The queue takes no more, or its node failed.
+    #[error("queue {0} takes no more messages")]
+    NotTaken(String),
+    /// The queue is gone.
+    #[error("queue {0} is not there; it is being made again")]
+    Returned(String),
 }
 
 impl BrokerError {
@@ -30,7 +40,8 @@ impl BrokerError {
     pub(crate) fn refusal(&self) -> Option<String> {
         match self {
             Self::Link(error) if !self.is_down() => Some(error.to_string()),
-            _ => None,
+            Self::NotTaken(_) | Self::Returned(_) => Some(self.to_string()),
+            Self::Link(_) | Self::Down => None,
         }
     }
 }
@@ -94,6 +105,25 @@ impl Broker {
         Ok(self.link()?.publish(Target::queue(queue), message, false).await?)
     }
 
+    /// Puts a message into a queue, and waits until the broker has it for good.
+    pub(crate) async fn publish_confirmed(
+        &self,
+        queue: &QueueName,
+        message: Envelope,
+    ) -> Result<(), BrokerError> {
+        let link = self.link()?;
+        let sent = link.publish_confirmed(Target::queue(queue), message, true);
+        let late = |_| LinkError::TimedOut { name: queue.to_string() };
+        match tokio::time::timeout(CONFIRM_TIMEOUT, sent).await.map_err(late)?? {
+            Confirm::Acked => Ok(()),
+            Confirm::Nacked => Err(BrokerError::NotTaken(queue.to_string())),
+            Confirm::Returned => {
+                self.doubt();
+                Err(BrokerError::Returned(queue.to_string()))
+            }
+        }
+    }
+
     /// Deletes a queue unless calls are ready in it.
     pub(crate) async fn delete_queue_if_empty(&self, queue: &QueueName) -> Result<Deleted, BrokerError> {
         let link = self.link()?;
@@ -144,6 +174,18 @@ mod tests {
         let broker = Broker::default();
         let error = broker.ensure(topology::app(&names())).await.unwrap_err();
         assert!(error.is_down() && !broker.is_up());
+    }
+
+    #[tokio::test]
+    async fn a_confirmed_publish_to_a_queue_that_is_gone_says_so_and_has_it_made_again() {
+        let broker = Broker::default();
+        broker.bind(LocalBroker::new().connect().await.unwrap());
+        let queue = names().durable_queue("report").unwrap();
+        let sent = broker.publish_confirmed(&queue, Envelope::default()).await;
+        assert!(matches!(sent, Err(BrokerError::Returned(_))), "{sent:?}");
+        broker.ensure(topology::durable(&names(), "report").unwrap()).await.unwrap();
+        broker.publish_confirmed(&queue, Envelope::default()).await.unwrap();
+        assert_eq!(broker.inspect(&queue).await.unwrap().unwrap().ready, 1);
     }
 
     #[tokio::test]

@@ -28,6 +28,8 @@ pub struct OperatorConfig {
     pub gateway_public_url: String,
     /// RabbitMQ's management URL with the right to make users: `http://user:password@host:15672`.
     pub management_url: String,
+    /// Base URL of the call ledger, `http://<service>.<system namespace>.svc`; absent: there is none.
+    pub ledger_url: Option<String>,
     /// Where runners find the broker.
     pub runner_broker: BrokerAddress,
     /// Shared with the gateways: signs bundle addresses and derives the Apps' broker passwords.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use funcatron_broker::message::EncodeError;
 use funcatron_broker::names::{AppNames, NameError};
 use funcatron_crds::{App, Function, Reason, Route, Trigger};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
@@ -20,6 +21,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::cache::Cache;
 use crate::config::OperatorConfig;
 use crate::keys::{Kind, Name};
+use crate::ledger::Ledger;
 use crate::management::{Management, ManagementError};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -87,11 +89,11 @@ impl Caches {
         self.triggers.in_namespace(namespace).into_iter().filter(of_app).collect()
     }
 
-    /// Whether messages of a queue start the Fn.
+    /// Whether messages of a queue or a schedule start the Fn.
     pub(crate) fn has_durable_trigger(&self, namespace: &str, app: &str, fn_name: &str) -> bool {
         self.triggers_of(namespace, app)
             .iter()
-            .any(|trigger| trigger.spec.fn_name == fn_name && trigger.spec.queue.is_some())
+            .any(|trigger| trigger.spec.fn_name == fn_name && trigger.spec.is_durable())
     }
 }
 
@@ -124,6 +126,9 @@ pub(crate) enum ReconcileError {
         /// Its name.
         name: String,
     },
+    /// A call that no message can carry.
+    #[error("a call cannot be sent")]
+    Message(#[source] EncodeError),
     /// A name that the CRD's rules should have refused.
     #[error("a name does not fit the broker")]
     Name(#[from] NameError),
@@ -134,7 +139,9 @@ impl ReconcileError {
     pub(crate) fn obstacle(&self) -> Option<(Reason, String)> {
         match self {
             Self::Apply(error) => error.refusal().map(|words| (Reason::ApplyFailed, words)),
-            Self::NameTaken { .. } | Self::Name(_) => Some((Reason::ApplyFailed, self.to_string())),
+            Self::NameTaken { .. } | Self::Name(_) | Self::Message(_) => {
+                Some((Reason::ApplyFailed, self.to_string()))
+            }
             Self::Broker(error) if error.is_down() => {
                 Some((Reason::BrokerUnavailable, "the broker does not answer; trying on".to_owned()))
             }
@@ -162,6 +169,8 @@ pub(crate) struct Context {
     pub(crate) broker: Broker,
     /// The broker's users and names.
     pub(crate) management: Management,
+    /// What became of calls, where there is a ledger.
+    pub(crate) ledger: Option<Ledger>,
     /// Events for people.
     pub(crate) recorder: Recorder,
     /// Numbers for operators.

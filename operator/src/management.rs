@@ -58,6 +58,13 @@ pub(crate) struct Binding {
     pub(crate) routing_key: String,
 }
 
+/// Absent until the broker has counted once.
+#[derive(Deserialize)]
+struct Counts {
+    messages: Option<u64>,
+    messages_unacknowledged: Option<u64>,
+}
+
 #[derive(Deserialize)]
 struct Named {
     name: String,
@@ -158,6 +165,15 @@ impl Management {
     /// Names of exchanges that begin so.
     pub(crate) async fn exchanges(&self, prefix: &str) -> Result<Vec<String>, ManagementError> {
         self.names(&format!("exchanges/{}", self.vhost), prefix).await
+    }
+
+    /// Whether nothing at all is in a queue, out with its consumers included. As of some seconds ago: the broker counts
+    /// now and then.
+    pub(crate) async fn is_idle(&self, queue: &str) -> Result<bool, ManagementError> {
+        let path = format!("queues/{}/{}", self.vhost, percent_encoded(queue));
+        let counts: Option<Counts> = self.get(&path).await?;
+        Ok(counts
+            .is_some_and(|counts| counts.messages == Some(0) && counts.messages_unacknowledged == Some(0)))
     }
 
     /// A queue's bindings, the default exchange's left out.

@@ -157,7 +157,7 @@ async fn remember(ctx: &Context, believed: Believed) {
                 ctx.queue.add(Key { kind: Kind::Fn, name: function.clone() });
             }
             for trigger in ctx.caches.triggers_of(&function.namespace, &app) {
-                if trigger.spec.fn_name == function.name && trigger.spec.queue.is_some() {
+                if trigger.spec.fn_name == function.name && trigger.spec.is_durable() {
                     ctx.queue.add(Key::new(Kind::Trigger, &function.namespace, trigger.name_any()));
                 }
             }

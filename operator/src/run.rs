@@ -11,7 +11,8 @@ use crate::broker::Broker;
 use crate::config::OperatorConfig;
 use crate::context::{Caches, Context};
 use crate::lease::Election;
-use crate::management::{Management, ManagementError};
+use crate::ledger::Ledger;
+use crate::management::Management;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::ops::{self, Phase, Progress};
@@ -33,6 +34,9 @@ pub enum OperatorError {
     /// The management URL makes no sense.
     #[error("cannot use the broker's management API: {0}")]
     Management(String),
+    /// The ledger's URL makes no sense.
+    #[error("cannot use the call ledger: {0}")]
+    Ledger(String),
 }
 
 /// Leads when the Lease allows, reconciles while it leads, and returns after `shutdown`. `client` reaches the API
@@ -48,8 +52,8 @@ pub async fn run(
 ) -> Result<(), OperatorError> {
     // One provider of cryptography for the process; whoever came first is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let unusable = |error: ManagementError| OperatorError::Management(error.to_string());
-    management(&config).map_err(unusable)?;
+    management(&config)?;
+    ledger(&config)?;
     let (progress, metrics, address) = (Progress::new(), Metrics::default(), config.ops);
     let port = ops::serve(address, progress.clone(), metrics.clone(), shutdown.clone());
     let led = lead(config, client, connector, progress, metrics, shutdown.clone());
@@ -59,18 +63,24 @@ pub async fn run(
         served = &mut port => {
             // Without its port the kubelet knows nothing of it: better to end and be started again.
             shutdown.cancel();
-            led.await.map_err(unusable)?;
+            led.await?;
             served.map_err(failed)
         }
         ended = &mut led => {
-            ended.map_err(unusable)?;
+            ended?;
             port.await.map_err(failed)
         }
     }
 }
 
-fn management(config: &OperatorConfig) -> Result<Management, ManagementError> {
+fn ledger(config: &OperatorConfig) -> Result<Option<Ledger>, OperatorError> {
+    let ledger = config.ledger_url.as_deref().map(Ledger::new).transpose();
+    ledger.map_err(|error| OperatorError::Ledger(error.to_string()))
+}
+
+fn management(config: &OperatorConfig) -> Result<Management, OperatorError> {
     Management::new(&config.management_url, config.runner_broker.vhost())
+        .map_err(|error| OperatorError::Management(error.to_string()))
 }
 
 /// Term after term.
@@ -81,7 +91,7 @@ async fn lead(
     progress: Progress,
     metrics: Metrics,
     shutdown: CancellationToken,
-) -> Result<(), ManagementError> {
+) -> Result<(), OperatorError> {
     let OperatorConfig { system_namespace, lease_name, identity, .. } = &config;
     let mut election = Election::new(client.clone(), system_namespace, lease_name, identity);
     while election.win(&shutdown, &progress).await {
@@ -103,12 +113,13 @@ async fn lead(
 }
 
 /// Nothing of one term is known to the next: another may have led between.
-fn context(config: &OperatorConfig, client: Client, metrics: Metrics) -> Result<Context, ManagementError> {
+fn context(config: &OperatorConfig, client: Client, metrics: Metrics) -> Result<Context, OperatorError> {
     let reporter =
         Reporter { controller: "funcatron-operator".to_owned(), instance: Some(config.identity.clone()) };
     Ok(Context {
         recorder: Recorder::new(client.clone(), reporter),
         management: management(config)?,
+        ledger: ledger(config)?,
         config: config.clone(),
         client,
         caches: Caches::default(),

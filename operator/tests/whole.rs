@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail it by panicking, as the test itself does")]
 
 mod fake;
+#[path = "whole/schedules.rs"]
+mod schedules;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ struct World {
     management: Management,
     broker: LocalBroker,
     ops: std::net::SocketAddr,
+    ledger_url: Option<String>,
 }
 
 struct Running {
@@ -67,6 +70,7 @@ impl World {
             management: Management::start().await,
             broker: LocalBroker::new(),
             ops,
+            ledger_url: None,
         }
     }
 
@@ -81,6 +85,7 @@ impl World {
             gateway_internal_url: "http://gateway.funcatron.svc".into(),
             gateway_public_url: "http://gw.example.com".into(),
             management_url: self.management.url.clone(),
+            ledger_url: self.ledger_url.clone(),
             runner_broker: BrokerAddress::parse("rabbit:5672").unwrap(),
             signing_key: funcatron_crds::SigningKey::new(&[7; 32]).unwrap(),
             lease_name: "operator".into(),

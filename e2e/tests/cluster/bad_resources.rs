@@ -85,7 +85,11 @@ fn the_api_server_refuses_what_breaks_the_schema_and_names_it() {
             &["type", "Exact", "PathPrefix"],
         ),
         (object("Trigger", "a", "{app: x, fn: a}"), &["queue", "http"]),
-        (object("Trigger", "a", "{app: x, fn: a, schedule: {cron: '* * * * *'}}"), &["schedule"]),
+        (object("Trigger", "a", "{app: x, fn: a, schedule: {}}"), &["schedule", "cron"]),
+        (
+            object("Trigger", "a", "{app: x, fn: a, schedule: {cron: '@daily', startingDeadline: 1s}}"),
+            &["startingDeadline", "10s to 8760h"],
+        ),
         (object("App", &"a".repeat(41), "{}"), &["40"]),
     ];
     for (manifest, words) in cases {

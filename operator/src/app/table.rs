@@ -62,7 +62,8 @@ fn fn_entry(served: ServedFn) -> (String, FnEntry) {
 }
 
 fn trigger_entry(trigger: &Trigger) -> Option<HttpTriggerEntry> {
-    let http = trigger.spec.http.as_ref()?;
+    // It keeps its path from others, and answers nothing there.
+    let http = trigger.spec.http.as_ref().filter(|_| !trigger.spec.is_suspended())?;
     Some(HttpTriggerEntry {
         name: trigger.name_any(),
         source: http.source.clone(),

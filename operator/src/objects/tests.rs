@@ -20,6 +20,7 @@ pub(crate) fn config() -> OperatorConfig {
         image_pull_secrets: vec!["ours".into()],
         gateway_internal_url: "http://gateway.funcatron.svc".into(),
         gateway_public_url: "http://gw.example.com".into(),
+        ledger_url: None,
         management_url: "http://u:p@rabbit:15672".into(),
         runner_broker: BrokerAddress::parse("rabbit:5672").unwrap(),
         signing_key: funcatron_crds::SigningKey::new(&[7; 32]).unwrap(),

@@ -1,22 +1,31 @@
 //! The Trigger's reconciler: an HTTP Trigger becomes part of its App's table; a queue Trigger becomes an exchange of
-//! the App, the Fn's durable queue and the binding between.
+//! the App, the Fn's durable queue and the binding between; a schedule puts calls into that queue.
 
 pub(crate) mod queue;
+mod schedule;
 pub(crate) mod sources;
 mod status;
 
 use std::time::Duration;
 
-use funcatron_crds::{Reason, Trigger};
+use funcatron_crds::{ONE_SOURCE, Reason, Trigger, TriggerStatus};
 use kube::ResourceExt;
 
-use self::status::{Facts, next_status};
+use self::schedule::Looked;
+use self::status::{Facts, Scheduled, next_status};
 use crate::app::table;
-use crate::apply::write_status;
+use crate::apply::replace_status;
 use crate::context::{Context, ReconcileError, now};
+use crate::function::soonest;
 use crate::keys::{Kind, Name};
 use crate::queue::Outcome;
+use crate::schedule::Timetable;
 use crate::status::{Refusal, readiness};
+
+/// Someone else wrote the status; what they wrote comes by the watch, mostly sooner.
+const CONFLICT_WAIT: Duration = Duration::from_secs(1);
+/// A firing is written down over a label's change or two; a Trigger that changes more often is looked at again.
+const CONFLICTS_MAX: usize = 3;
 
 /// Brings the table or the broker to what the Trigger asks for.
 pub(crate) async fn reconcile(ctx: &Context, key: &Name) -> Result<Outcome, ReconcileError> {
@@ -26,36 +35,63 @@ pub(crate) async fn reconcile(ctx: &Context, key: &Name) -> Result<Outcome, Reco
         return Ok(Outcome::Done);
     }
     let _turn = ctx.memory.app_turn(Name::new(&key.namespace, &trigger.spec.app)).await;
-    let refusal = validate(ctx, key, &trigger).err();
+    let valid = validate(ctx, key, &trigger);
     let app_stands = ctx.caches.living_app(&key.namespace, &trigger.spec.app).is_some();
     if app_stands {
         table::publish(ctx, &key.namespace, &trigger.spec.app).await?;
     }
-    let made = match (&refusal, trigger.spec.queue.is_some()) {
-        (None, true) => queue::make(ctx, key, &trigger).await,
+    let made = match (&valid, trigger.spec.is_durable()) {
+        (Ok(_), true) => queue::make(ctx, key, &trigger).await,
         _ => Ok(queue::Seen::default()),
     };
     let (seen, error) = match made {
-        Ok(seen) => (Some(seen), None),
-        Err(error) => (None, Some(error)),
+        Ok(seen) => (seen, None),
+        Err(error) => (queue::Seen::default(), Some(error)),
     };
+    let table = valid.as_ref().ok().and_then(Option::as_ref);
+    let Some(looked) = look(ctx, key, &trigger, table, error).await? else {
+        return Ok(Outcome::Waiting(CONFLICT_WAIT));
+    };
+    let Looked { trigger, history, hold, look_again, fired, error } = looked;
     let facts = Facts {
-        refusal,
-        dead_letters: seen.as_ref().and_then(|seen| seen.dead_letters),
+        refusal: valid.as_ref().err().cloned(),
+        dead_letters: seen.dead_letters,
         obstacle: error.as_ref().and_then(ReconcileError::obstacle),
+        schedule: table.map(|table| Scheduled { seed: table.seed(), history, hold }),
     };
-    conclude(ctx, &trigger, &facts).await?;
+    let written = conclude(ctx, &trigger, &facts, fired).await?;
     match error {
         Some(error) => Err(error),
-        None => Ok(seen.and_then(|seen| seen.look_again).map_or(Outcome::Done, Outcome::Waiting)),
+        None if !written => Ok(Outcome::Waiting(CONFLICT_WAIT)),
+        None => Ok(soonest(seen.look_again, look_again).map_or(Outcome::Done, Outcome::Waiting)),
     }
 }
 
-fn validate(ctx: &Context, key: &Name, trigger: &Trigger) -> Result<(), Refusal> {
-    let (namespace, spec) = (&key.namespace, &trigger.spec);
-    if spec.queue.is_some() == spec.http.is_some() {
-        return Err(Refusal::accepted(Reason::Invalid, "spec: set exactly one of `queue` and `http`"));
+/// Looks at the schedule, where there is one and its queue stands. `None`: someone else has claimed what was owed.
+async fn look(
+    ctx: &Context,
+    key: &Name,
+    trigger: &Trigger,
+    table: Option<&Timetable>,
+    error: Option<ReconcileError>,
+) -> Result<Option<Looked>, ReconcileError> {
+    match (table, error) {
+        (Some(table), None) => schedule::look(ctx, key, trigger, table).await,
+        (table, error) => Ok(Some(Looked::idle(trigger, table, error))),
     }
+}
+
+/// The schedule, of a Trigger that has one.
+fn validate(ctx: &Context, key: &Name, trigger: &Trigger) -> Result<Option<Timetable>, Refusal> {
+    let (namespace, spec) = (&key.namespace, &trigger.spec);
+    if !spec.has_one_source() {
+        return Err(Refusal::accepted(Reason::Invalid, ONE_SOURCE));
+    }
+    let seed = trigger.metadata.uid.as_deref().unwrap_or_default();
+    let table = spec.schedule.as_ref().map(|schedule| Timetable::new(schedule, spec.is_suspended(), seed));
+    let table = table.transpose().map_err(|error| {
+        Refusal::accepted(Reason::Invalid, format!("spec.schedule.{}: {error}", error.field()))
+    })?;
     if ctx.caches.living_app(namespace, &spec.app).is_none() {
         return Err(Refusal::app_not_found(namespace, &spec.app));
     }
@@ -71,23 +107,55 @@ fn validate(ctx: &Context, key: &Name, trigger: &Trigger) -> Result<(), Refusal>
                 format!("spec.http.source: belongs to Trigger `{}`, which is older", owner.name_any());
             Err(Refusal::accepted(Reason::Conflict, message))
         }
-        None => Ok(()),
+        None => Ok(table),
     }
 }
 
-/// Writes the status if it differs, and tells people when readiness does.
-async fn conclude(ctx: &Context, trigger: &Trigger, facts: &Facts) -> Result<(), ReconcileError> {
+/// Writes the status if it differs, and tells people when readiness does. Whether it stands: what someone else wrote
+/// meanwhile is not overwritten, except that what has fired is written down.
+async fn conclude(
+    ctx: &Context,
+    trigger: &Trigger,
+    facts: &Facts<'_>,
+    fired: bool,
+) -> Result<bool, ReconcileError> {
     let next = next_status(trigger, facts, &ctx.config.gateway_public_url, now());
     if trigger.status.as_ref() == Some(&next) {
-        return Ok(());
+        return Ok(true);
     }
-    write_status(&ctx.client, trigger, &next).await?;
+    if !write(ctx, trigger, &next, fired).await? {
+        return Ok(false);
+    }
     let before = trigger.status.as_ref().and_then(|status| readiness(&status.conditions));
     match readiness(&next.conditions) {
         Some(after) if before != Some(after) => ctx.tell(Kind::Trigger, trigger, after).await,
         _ => {}
     }
-    Ok(())
+    Ok(true)
+}
+
+async fn write(
+    ctx: &Context,
+    trigger: &Trigger,
+    next: &TriggerStatus,
+    fired: bool,
+) -> Result<bool, ReconcileError> {
+    let mut standing = Some(trigger.clone());
+    let tries = if fired { CONFLICTS_MAX } else { 1 };
+    for _ in 0..tries {
+        let Some(mut object) = standing.take() else { return Ok(false) };
+        object.status = Some(next.clone());
+        if let Some(mut written) = replace_status(&ctx.client, &object).await? {
+            written.metadata.managed_fields = None;
+            // The next look must not claim over the version that this one has just replaced.
+            ctx.caches.triggers.put(written);
+            return Ok(true);
+        }
+        if fired {
+            standing = schedule::reread(ctx, trigger).await?;
+        }
+    }
+    Ok(false)
 }
 
 /// The sooner looks are frequent, and rarer while nothing changes.

@@ -1,5 +1,5 @@
-//! A Fn's durable queue: made at its first queue Trigger, bound as its Triggers say and not otherwise, looked at for
-//! dead letters and for messages that nobody takes.
+//! A Fn's durable queue: made at its first queue Trigger or schedule, bound as its Triggers say and not otherwise, looked
+//! at for dead letters and for messages that nobody takes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,22 +29,23 @@ pub(crate) struct Seen {
     pub(crate) look_again: Option<Duration>,
 }
 
-/// Makes exchange, queue and binding stand, and looks at the queues.
+/// Makes queue, exchange and binding stand, and looks at the queues.
 pub(super) async fn make(ctx: &Context, key: &Name, trigger: &Trigger) -> Result<Seen, ReconcileError> {
     let names = ctx.names(&key.namespace, &trigger.spec.app)?;
     let fn_name = &trigger.spec.fn_name;
-    if let Some((exchange, binding_key)) = wanted(trigger) {
-        ctx.broker
-            .ensure(topology::trigger(&names, fn_name, &exchange, &BindingKey::parse(&binding_key)?)?)
-            .await?;
-    }
+    let items = match wanted(trigger) {
+        Some((exchange, key)) => topology::trigger(&names, fn_name, &exchange, &BindingKey::parse(&key)?)?,
+        None => topology::durable(&names, fn_name)?,
+    };
+    ctx.broker.ensure(items).await?;
     let function = Name::new(&key.namespace, fn_name);
     let known = ctx.memory.durable_look(key);
     look(ctx, key, &function, &names, known).await
 }
 
+/// While suspended, none: the exchange's messages pass by.
 fn wanted(trigger: &Trigger) -> Option<(String, String)> {
-    let queue = trigger.spec.queue.as_ref()?;
+    let queue = trigger.spec.queue.as_ref().filter(|_| !trigger.spec.is_suspended())?;
     let key = queue.binding_key.clone().unwrap_or_else(|| EVERY_MESSAGE.to_owned());
     Some((queue.exchange.clone(), key))
 }
@@ -115,6 +116,13 @@ mod tests {
     fn trigger(exchange: &str, binding_key: Option<&str>) -> Trigger {
         let queue = QueueTrigger { exchange: exchange.into(), binding_key: binding_key.map(str::to_owned) };
         Trigger::new("t", TriggerSpec { queue: Some(queue), ..TriggerSpec::default() })
+    }
+
+    #[test]
+    fn a_suspended_trigger_asks_for_no_binding() {
+        let mut suspended = trigger("payments", None);
+        suspended.spec.suspend = Some(true);
+        assert_eq!(binding(&names(), &suspended), None);
     }
 
     #[test]

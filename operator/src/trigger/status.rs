@@ -4,45 +4,87 @@ use funcatron_crds::{ConditionType, Reason, Trigger, TriggerStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use crate::status::{Conditions, Refusal};
+use super::schedule::{Hold, write_history};
+use crate::schedule::History;
+use crate::status::{Conditions, Refusal, Verdict};
 
 /// All that a Trigger's status follows from.
-pub(super) struct Facts {
+pub(super) struct Facts<'a> {
     /// What is wrong with it.
     pub(super) refusal: Option<Refusal>,
     /// Dead letters of its Fn; absent: not looked at.
     pub(super) dead_letters: Option<i64>,
     /// What the broker refused.
     pub(super) obstacle: Option<(Reason, String)>,
+    /// How far its schedule has come.
+    pub(super) schedule: Option<Scheduled<'a>>,
+}
+
+/// How far a schedule has come.
+pub(super) struct Scheduled<'a> {
+    /// What ids follow from.
+    pub(super) seed: &'a str,
+    /// What has fired, and what will.
+    pub(super) history: History,
+    /// Why a tick that is owed does not fire.
+    pub(super) hold: Option<Hold>,
 }
 
 /// The status that follows. `own` is the URL of the gateway's own hostname.
-pub(super) fn next_status(trigger: &Trigger, facts: &Facts, own: &str, now: Time) -> TriggerStatus {
-    let Facts { refusal, dead_letters, obstacle } = facts;
+pub(super) fn next_status(trigger: &Trigger, facts: &Facts<'_>, own: &str, now: Time) -> TriggerStatus {
     let before = trigger.status.clone().unwrap_or_default();
     let generation = trigger.metadata.generation;
-    // What was made for this very spec goes on while the broker is away.
-    let made = before.observed_generation == generation
-        && funcatron_crds::is_true(&before.conditions, ConditionType::Ready);
     let mut conditions = Conditions::of(&before.conditions, generation, now);
-    conditions.set_refusal(refusal.as_ref());
-    let ready = match (refusal, obstacle) {
-        (Some(Refusal { condition: _, reason, message }), _) => (false, *reason, message.clone()),
-        (None, Some((Reason::BrokerUnavailable, _))) if made => (true, Reason::Ready, String::new()),
-        (None, Some((reason, message))) => (false, *reason, message.clone()),
-        (None, None) => (true, Reason::Ready, String::new()),
-    };
-    conditions.set(ConditionType::Ready, ready);
+    conditions.set_refusal(facts.refusal.as_ref());
+    conditions.set(ConditionType::Ready, ready(trigger, facts));
+    let Facts { refusal, dead_letters, obstacle: _, schedule } = facts;
     let accepted = refusal.is_none();
-    TriggerStatus {
+    let answers = accepted && !trigger.spec.is_suspended();
+    let mut status = TriggerStatus {
         observed_generation: generation,
         conditions: conditions.finish(),
-        urls: url(trigger, own).filter(|_| accepted).into_iter().collect(),
-        dead_letters: match trigger.spec.queue.is_some() && accepted {
+        urls: url(trigger, own).filter(|_| answers).into_iter().collect(),
+        dead_letters: match trigger.spec.is_durable() && accepted {
             true => dead_letters.or(before.dead_letters),
             false => None,
         },
+        ..TriggerStatus::default()
+    };
+    match schedule {
+        Some(Scheduled { seed, history, hold: _ }) => write_history(&mut status, history, seed),
+        // Refused, it fires nothing, and what it fired before is still true.
+        None if trigger.spec.schedule.is_some() => {
+            status.last_fired = before.last_fired;
+            status.last_call = before.last_call;
+        }
+        None => {}
     }
+    status
+}
+
+fn ready(trigger: &Trigger, facts: &Facts<'_>) -> Verdict {
+    let Facts { refusal, dead_letters: _, obstacle, schedule } = facts;
+    // What was made for this very spec goes on while the broker is away.
+    let made = trigger.status.as_ref().is_some_and(|before| {
+        before.observed_generation == trigger.metadata.generation
+            && funcatron_crds::is_true(&before.conditions, ConditionType::Ready)
+    });
+    let hold = schedule.as_ref().and_then(|schedule| schedule.hold.as_ref());
+    match (refusal, obstacle, hold) {
+        (Some(Refusal { condition: _, reason, message }), _, _) => (false, *reason, message.clone()),
+        (None, Some((Reason::BrokerUnavailable, _)), _) if made && trigger.spec.schedule.is_none() => {
+            (true, good(trigger), String::new())
+        }
+        (None, Some((reason, message)), _) => (false, *reason, message.clone()),
+        (None, None, Some(Hold::Unknown(message))) => (false, Reason::EarlierUnknown, message.clone()),
+        (None, None, Some(Hold::Running(message))) => (true, good(trigger), message.clone()),
+        (None, None, None) => (true, good(trigger), String::new()),
+    }
+}
+
+/// Suspended is as its user wishes.
+fn good(trigger: &Trigger) -> Reason {
+    if trigger.spec.is_suspended() { Reason::Suspended } else { Reason::Ready }
 }
 
 fn url(trigger: &Trigger, own: &str) -> Option<String> {
@@ -54,14 +96,14 @@ fn url(trigger: &Trigger, own: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use funcatron_crds::{HttpTrigger, QueueTrigger, TriggerSpec, is_true};
+    use funcatron_crds::{HttpTrigger, QueueTrigger, ScheduleTrigger, TriggerSpec, find_condition, is_true};
 
     fn now() -> Time {
         Time(jiff::Timestamp::UNIX_EPOCH)
     }
 
-    fn good() -> Facts {
-        Facts { refusal: None, dead_letters: Some(2), obstacle: None }
+    fn good() -> Facts<'static> {
+        Facts { refusal: None, dead_letters: Some(2), obstacle: None, schedule: None }
     }
 
     fn queue_trigger() -> Trigger {
@@ -87,7 +129,7 @@ mod tests {
         let away = || Facts {
             dead_letters: None,
             obstacle: Some((Reason::BrokerUnavailable, "away".into())),
-            refusal: None,
+            ..good()
         };
         let fresh = next_status(&queue_trigger(), &away(), "", now());
         assert!(!is_true(&fresh.conditions, ConditionType::Ready));
@@ -96,5 +138,57 @@ mod tests {
         let status = next_status(&made, &away(), "", now());
         assert!(is_true(&status.conditions, ConditionType::Ready));
         assert_eq!(status.dead_letters, Some(2));
+    }
+
+    fn schedule_trigger() -> Trigger {
+        let schedule = Some(ScheduleTrigger { cron: "@hourly".into(), ..ScheduleTrigger::default() });
+        Trigger::new("nightly", TriggerSpec { schedule, ..TriggerSpec::default() })
+    }
+
+    fn scheduled(hold: Option<Hold>) -> Facts<'static> {
+        let history = History { last_fired: Some(jiff::Timestamp::UNIX_EPOCH), ..History::new(now().0) };
+        Facts { schedule: Some(Scheduled { seed: "uid", history, hold }), ..good() }
+    }
+
+    fn ready_of(status: &TriggerStatus) -> (String, String, String) {
+        let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap().clone();
+        (ready.status, ready.reason, ready.message)
+    }
+
+    #[test]
+    fn a_firing_that_waits_is_told_and_only_the_unknown_is_not_ready() {
+        let of = |hold| ready_of(&next_status(&schedule_trigger(), &scheduled(hold), "", now()));
+        assert_eq!(of(None), ("True".into(), "Ready".into(), String::new()));
+        let waits = of(Some(Hold::Running("waits".into())));
+        assert_eq!(waits, ("True".into(), "Ready".into(), "waits".into()));
+        let unknown = of(Some(Hold::Unknown("who knows".into())));
+        assert_eq!(unknown, ("False".into(), "EarlierUnknown".into(), "who knows".into()));
+    }
+
+    #[test]
+    fn a_refusal_keeps_what_has_fired_and_promises_nothing() {
+        let mut trigger = schedule_trigger();
+        trigger.status = Some(next_status(&trigger, &scheduled(None), "", now()));
+        let refused = Facts { refusal: Some(Refusal::app_not_found("team-a", "shop")), ..good() };
+        let status = next_status(&trigger, &refused, "", now());
+        assert_eq!((status.last_fired, status.next_firing), (Some(now()), None));
+    }
+
+    #[test]
+    fn a_suspended_trigger_is_ready_and_answers_nowhere() {
+        let http = Some(HttpTrigger { source: "/hook".into() });
+        let spec = TriggerSpec { app: "shop".into(), http, suspend: Some(true), ..TriggerSpec::default() };
+        let status = next_status(&Trigger::new("hook", spec), &good(), "http://gw", now());
+        assert_eq!(ready_of(&status), ("True".into(), "Suspended".into(), String::new()));
+        assert!(status.urls.is_empty());
+    }
+
+    #[test]
+    fn a_schedule_is_not_ready_while_the_broker_is_away() {
+        let mut trigger = schedule_trigger();
+        trigger.status = Some(next_status(&trigger, &scheduled(None), "", now()));
+        let obstacle = Some((Reason::BrokerUnavailable, "away".into()));
+        let status = next_status(&trigger, &Facts { obstacle, ..scheduled(None) }, "", now());
+        assert_eq!(ready_of(&status).1, "BrokerUnavailable");
     }
 }

@@ -24,11 +24,15 @@ struct Store {
     version: u64,
 }
 
+/// What a test does before a status is written: nothing, or something meanwhile, or an answer instead.
+type BeforeStatus = Box<dyn FnMut(&Api, &Value) -> Option<StatusCode> + Send>;
+
 /// The fake, shared by its handlers and the test.
 #[derive(Clone)]
 pub(crate) struct Api {
     store: Arc<Mutex<Store>>,
     version: watch::Sender<u64>,
+    before_status: Arc<Mutex<Option<BeforeStatus>>>,
     pub(crate) url: String,
 }
 
@@ -44,7 +48,12 @@ impl Api {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let api = Self { store: Arc::default(), version: watch::Sender::new(0), url };
+        let api = Self {
+            store: Arc::default(),
+            version: watch::Sender::new(0),
+            before_status: Arc::default(),
+            url,
+        };
         let router = Router::new().fallback(handle).with_state(api.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         api
@@ -73,6 +82,14 @@ impl Api {
         self.tell();
     }
 
+    /// Is asked before each status that replaces another.
+    pub(crate) fn before_status(
+        &self,
+        act: impl FnMut(&Self, &Value) -> Option<StatusCode> + Send + 'static,
+    ) {
+        *self.before_status.lock() = Some(Box::new(act));
+    }
+
     pub(crate) fn delete(&self, kind: &str, namespace: &str, name: &str) {
         self.store.lock().remove(&(kind.to_owned(), namespace.to_owned(), name.to_owned()));
         self.tell();
@@ -96,6 +113,11 @@ impl Api {
     /// Writes that came over HTTP since the last call.
     pub(crate) fn take_writes(&self) -> Vec<String> {
         std::mem::take(&mut self.store.lock().writes)
+    }
+
+    fn intercepted(&self, body: &[u8]) -> Option<StatusCode> {
+        let body = serde_json::from_slice(body).unwrap();
+        self.before_status.lock().as_mut().and_then(|act| act(self, &body))
     }
 
     fn tell(&self) {
@@ -210,6 +232,12 @@ async fn handle(State(api): State<Api>, request: Request) -> Response {
             Some(object) => Json(object).into_response(),
             None => missing(),
         },
+        (&Method::PUT, _)
+            if asked.status
+                && let Some(answer) = api.intercepted(&body) =>
+        {
+            refused(answer)
+        }
         (method, _) => write(
             &api,
             method,
@@ -223,9 +251,16 @@ async fn handle(State(api): State<Api>, request: Request) -> Response {
 }
 
 fn missing() -> Response {
-    let status =
-        json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "gone"});
-    (StatusCode::NOT_FOUND, Json(status)).into_response()
+    refused(StatusCode::NOT_FOUND)
+}
+
+fn refused(code: StatusCode) -> Response {
+    // Clients go by the reason, which is the code's name without its spaces.
+    let reason = code.canonical_reason().unwrap_or_default().replace(' ', "");
+    let status = json!({
+        "kind": "Status", "status": "Failure", "code": code.as_u16(), "reason": reason, "message": "no",
+    });
+    (code, Json(status)).into_response()
 }
 
 fn list(api: &Api, asked: &Asked) -> Response {
@@ -278,6 +313,12 @@ fn write(api: &Api, method: &Method, asked: &Asked, body: &[u8], merge: bool) ->
         return missing();
     }
     let mut object = old.unwrap_or_else(|| fresh(&place));
+    if asked.status && method == Method::PUT {
+        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+        if version(&body) != version(&object) {
+            return refused(StatusCode::CONFLICT);
+        }
+    }
     if asked.status {
         object["status"] = body["status"].clone();
     } else if merge {

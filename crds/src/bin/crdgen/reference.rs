@@ -171,6 +171,6 @@ mod tests {
         ] {
             assert!(text.contains(field), "{field}");
         }
-        assert!(text.contains("- `spec`: spec: set exactly one of `queue` and `http`.\n"));
+        assert!(text.contains("- `spec`: spec: set exactly one of `queue`, `http` and `schedule`.\n"));
     }
 }
