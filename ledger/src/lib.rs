@@ -1,0 +1,3 @@
+//! The call ledger.
+
+pub mod state;

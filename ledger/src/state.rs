@@ -1,0 +1,277 @@
+//! What the events of a call make of it, and who may run an attempt: pure, so that it can be proved without a database.
+//!
+//! Events come twice and in any order. A call has one terminal state: the first that came, which never changes.
+//! Never performs I/O, never reads a clock.
+
+use funcatron_broker::message::{
+    CallEvent, CallId, Claim, Ended, Happened, RecordedAnswer, RecordedRequest, Source, Verdict,
+};
+
+/// Where a call stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Accepted, and not begun; or an attempt failed and the next has not begun.
+    Queued,
+    /// A runner has it.
+    Running,
+    /// The function answered, and well.
+    Success,
+    /// It failed, and is not tried again.
+    Error,
+    /// It was not done in time, and is not tried again.
+    Timeout,
+    /// It was taken back before it began.
+    Cancelled,
+    /// It was given up on, and is among the dead letters.
+    Dead,
+}
+
+impl Status {
+    const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Success, Self::Error, Self::Timeout, Self::Cancelled, Self::Dead];
+
+    /// As it stands in the database and in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Success => "success",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Reads it back.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    /// Whether nothing follows.
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+
+    /// Whether a runner's word on an attempt made it.
+    fn is_a_runners(self) -> bool {
+        matches!(self, Self::Success | Self::Error | Self::Timeout)
+    }
+}
+
+/// What is known of a call, but for request, answer and log, which no decision needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallState {
+    /// Its id.
+    pub id: CallId,
+    /// The App's namespace.
+    pub namespace: String,
+    /// The App.
+    pub app: String,
+    /// The Fn.
+    pub fn_name: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Where it came from, once its `queued` has come.
+    pub source: Option<Source>,
+    /// The call that it repeats.
+    pub retry_of: Option<CallId>,
+    /// When it was accepted; the first that is known of it, until its `queued` has come.
+    pub submitted_ms: u64,
+    /// When its first attempt began.
+    pub started_ms: Option<u64>,
+    /// When it ended.
+    pub completed_ms: Option<u64>,
+    /// The highest attempt that is known of.
+    pub attempts: u32,
+    /// The highest attempt that began …
+    pub started_attempt: u32,
+    /// … the highest that failed while another was to follow …
+    pub failed_attempt: u32,
+    /// … and the one whose answer is kept.
+    pub answer_attempt: u32,
+    /// The revision of its last attempt.
+    pub revision: Option<String>,
+    /// The runner of its last attempt.
+    pub runner: Option<String>,
+    /// Why it stands where it stands.
+    pub reason: Option<String>,
+}
+
+/// What an event made of a call, and what it brought along to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The call now.
+    pub state: CallState,
+    /// What was asked for.
+    pub request: Option<Box<RecordedRequest>>,
+    /// The answer that replaces the one kept; the inner `None` says that there is none any more.
+    pub answer: Option<Option<Box<RecordedAnswer>>>,
+    /// The log of an attempt.
+    pub log: Option<(u32, String)>,
+}
+
+/// A runner's word on an attempt.
+struct Word {
+    at_ms: u64,
+    attempt: u32,
+    outcome: Ended,
+    is_final: bool,
+    reason: Option<String>,
+}
+
+/// What an event makes of a call. `None`: it says nothing about it, or speaks of another App's.
+pub fn apply(known: Option<CallState>, event: CallEvent) -> Option<Applied> {
+    let CallEvent { user_id: _, id, namespace, app, fn_name, at_ms, happened } = event;
+    if matches!(happened, Happened::Ended { outcome: Ended::Duplicate, .. }) {
+        return None;
+    }
+    let state = match known {
+        Some(known) if known.namespace != namespace || known.app != app => return None,
+        Some(known) => known,
+        None => CallState::new(id, namespace, app, fn_name, at_ms),
+    };
+    let mut applied = Applied { state, request: None, answer: None, log: None };
+    let state = &mut applied.state;
+    match happened {
+        Happened::Queued { source, request, retry_of } => {
+            applied.request = request;
+            state.queue(at_ms, source, retry_of);
+        }
+        Happened::Started { attempt, revision, runner } => state.start(at_ms, attempt, revision, runner),
+        Happened::Ended { attempt, revision, runner, outcome, is_final, reason, answer, log } => {
+            if state.takes_answer(attempt) {
+                state.answer_attempt = attempt;
+                applied.answer = Some(answer);
+            }
+            applied.log = log.filter(|log| !log.is_empty()).map(|log| (attempt, log));
+            state.attribute(attempt, revision, runner);
+            state.end(Word { at_ms, attempt, outcome, is_final, reason });
+        }
+        Happened::Dead { reason } => state.finish(Status::Dead, at_ms, Some(reason)),
+        Happened::Cancelled if state.status == Status::Queued => {
+            state.finish(Status::Cancelled, at_ms, None);
+        }
+        Happened::Cancelled => {}
+    }
+    state.settle();
+    Some(applied)
+}
+
+impl CallState {
+    fn new(id: CallId, namespace: String, app: String, fn_name: String, at_ms: u64) -> Self {
+        Self {
+            id,
+            namespace,
+            app,
+            fn_name,
+            status: Status::Queued,
+            source: None,
+            retry_of: None,
+            submitted_ms: at_ms,
+            started_ms: None,
+            completed_ms: None,
+            attempts: 0,
+            started_attempt: 0,
+            failed_attempt: 0,
+            answer_attempt: 0,
+            revision: None,
+            runner: None,
+            reason: None,
+        }
+    }
+
+    fn queue(&mut self, at_ms: u64, source: Source, retry_of: Option<CallId>) {
+        self.submitted_ms = at_ms;
+        self.source = Some(source);
+        self.retry_of = retry_of;
+    }
+
+    fn start(&mut self, at_ms: u64, attempt: u32, revision: String, runner: String) {
+        self.attribute(attempt, revision, runner);
+        self.started_ms = Some(self.started_ms.map_or(at_ms, |known| known.min(at_ms)));
+        self.started_attempt = self.started_attempt.max(attempt);
+        self.guess_submitted(at_ms);
+    }
+
+    /// Until its `queued` has come, the earliest that is known of it.
+    fn guess_submitted(&mut self, at_ms: u64) {
+        if self.source.is_none() {
+            self.submitted_ms = self.submitted_ms.min(at_ms);
+        }
+    }
+
+    /// An attempt's revision and runner are the call's while no higher one is known.
+    fn attribute(&mut self, attempt: u32, revision: String, runner: String) {
+        if attempt >= self.attempts {
+            self.attempts = attempt;
+            self.revision = Some(revision);
+            self.runner = Some(runner);
+        }
+    }
+
+    /// The last attempt's answer is the call's; one that ended the call is not replaced.
+    fn takes_answer(&self, attempt: u32) -> bool {
+        attempt >= self.answer_attempt && !self.status.is_a_runners()
+    }
+
+    fn end(&mut self, word: Word) {
+        let Word { at_ms, attempt, outcome, is_final, reason } = word;
+        self.guess_submitted(at_ms);
+        let status = match outcome {
+            Ended::Success => Status::Success,
+            // Nobody wants it: another attempt would be nobody's either.
+            Ended::Cancelled => Status::Cancelled,
+            Ended::Error | Ended::Timeout if !is_final => {
+                if attempt >= self.failed_attempt && !self.status.is_terminal() {
+                    self.reason = reason;
+                }
+                self.failed_attempt = self.failed_attempt.max(attempt);
+                return;
+            }
+            Ended::Error => Status::Error,
+            Ended::Timeout => Status::Timeout,
+            Ended::Duplicate => return,
+        };
+        self.finish(status, at_ms, reason);
+    }
+
+    /// ▪ The first terminal state stays.
+    fn finish(&mut self, status: Status, at_ms: u64, reason: Option<String>) {
+        if !self.status.is_terminal() {
+            self.status = status;
+            self.completed_ms = Some(at_ms);
+            self.reason = reason;
+        }
+    }
+
+    fn settle(&mut self) {
+        if !self.status.is_terminal() {
+            let runs = self.started_attempt > self.failed_attempt;
+            self.status = if runs { Status::Running } else { Status::Queued };
+        }
+    }
+}
+
+/// The claim on a call that counts: that of the highest attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// The attempt.
+    pub attempt: u32,
+    /// Who may run it.
+    pub claimant: String,
+}
+
+/// Whether a claim's attempt is the claimant's to run; `Run` makes it the claim that counts.
+pub fn decide(recorded: Option<&Claimant>, status: Option<Status>, claim: &Claim) -> Verdict {
+    if status.is_some_and(Status::is_terminal) {
+        return Verdict::Duplicate;
+    }
+    let runs = recorded.is_none_or(|known| {
+        claim.attempt > known.attempt || (claim.attempt == known.attempt && claim.claimant == known.claimant)
+    });
+    if runs { Verdict::Run } else { Verdict::Duplicate }
+}
+
+#[cfg(test)]
+mod tests;
