@@ -1,3 +1,4 @@
 //! The call ledger.
 
 pub mod state;
+pub mod store;

@@ -1,0 +1,150 @@
+//! The ledger's database: PostgreSQL, or SQLite within this process. One SQL for both, over sqlx's driver for either.
+//!
+//! Says whether a failure may pass; never retries, never reads a clock, never decides what an event means.
+
+mod address;
+mod read;
+mod rows;
+mod sweep;
+mod write;
+
+use std::time::Duration;
+
+use sqlx::SqlSafeStr as _;
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AnyConnection, AnyPool, Executor as _};
+
+pub use address::{AddressError, DatabaseAddress};
+pub use read::{Call, CallKey, ListQuery, Page};
+pub use write::{Entry, Outcome};
+
+use address::Kind;
+
+/// Connections to PostgreSQL: one writes events, the rest answer requests.
+const POSTGRES_CONNECTIONS_MAX: u32 = 8;
+/// SQLite's readers run beside its one writer; more than the cores of a small pod buy nothing.
+const SQLITE_READERS_MAX: u32 = 4;
+/// A request should hear that the database is away, not hang.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than any of our statements on a healthy database; a frozen one must not hold a transaction for ever.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Each version of the schema, oldest first. A released one never changes.
+const MIGRATIONS: [(i64, &str, &str, &str); 1] = [(
+    1,
+    "calls",
+    include_str!("../../migrations/postgres/0001_calls.sql"),
+    include_str!("../../migrations/sqlite/0001_calls.sql"),
+)];
+
+/// Why the database did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A statement failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought to this version.
+    #[error("the database's schema could not be brought to this version")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// It did not answer.
+    #[error("the database did not answer in {0:?}")]
+    TimedOut(Duration),
+    /// What stands there is not what was written.
+    #[error("{column} of a call is not readable: {reason}")]
+    Corrupt {
+        /// The column.
+        column: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the same would fail again however long one waits: the fault is in what was to be written.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Database(sqlx::Error::Encode(_)) => true,
+            // PostgreSQL's class 22 is "data exception"; SQLite's 18 and 20 are "too big" and "mismatch".
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| code.starts_with("22") || code == "18" || code == "20")
+            }
+            Self::Database(_) | Self::Migrate(_) | Self::TimedOut(_) => false,
+        }
+    }
+}
+
+/// The ledger's database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    kind: Kind,
+    writes: AnyPool,
+    reads: AnyPool,
+}
+
+impl Store {
+    /// Takes the address; connects at first need, so that a database that is away does not stop the process.
+    pub fn open(address: &DatabaseAddress) -> Self {
+        sqlx::any::install_default_drivers();
+        let (kind, options) = (address.kind(), address.options());
+        match kind {
+            Kind::Postgres => {
+                let pool = pool(kind, POSTGRES_CONNECTIONS_MAX, options);
+                Self { kind, reads: pool.clone(), writes: pool }
+            }
+            Kind::SqliteFile => {
+                let reads = pool(kind, SQLITE_READERS_MAX, options.clone());
+                Self { kind, reads, writes: pool(kind, 1, options) }
+            }
+            Kind::SqliteMemory => {
+                // Each connection would be a database of its own.
+                let pool = pool(kind, 1, options);
+                Self { kind, reads: pool.clone(), writes: pool }
+            }
+        }
+    }
+
+    /// Brings the schema to this version; on PostgreSQL under a lock that all replicas share.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let migrations = MIGRATIONS.map(|(version, name, postgres, sqlite)| {
+            let sql = if self.kind == Kind::Postgres { postgres } else { sqlite };
+            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        });
+        Migrator::with_migrations(migrations.into()).run(&self.writes).await?;
+        Ok(())
+    }
+
+    /// Closes what is open.
+    pub async fn close(&self) {
+        self.reads.close().await;
+        self.writes.close().await;
+    }
+}
+
+fn pool(kind: Kind, connections_max: u32, options: AnyConnectOptions) -> AnyPool {
+    let pool = AnyPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(move |connection, _| Box::pin(prepare(kind, connection)));
+    // In memory, the connection is the database.
+    let pool = if kind == Kind::SqliteMemory { pool.idle_timeout(None).max_lifetime(None) } else { pool };
+    pool.connect_lazy_with(options)
+}
+
+/// What each connection is told first.
+async fn prepare(kind: Kind, connection: &mut AnyConnection) -> sqlx::Result<()> {
+    match kind {
+        Kind::Postgres => {
+            let timeout = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
+            connection.execute(sqlx::AssertSqlSafe(timeout)).await?;
+        }
+        // An event is acknowledged after its commit, so the commit must survive a power cut: synchronous stays FULL.
+        Kind::SqliteFile => {
+            connection.execute("PRAGMA journal_mode = WAL").await?;
+            connection.execute("PRAGMA synchronous = FULL").await?;
+        }
+        Kind::SqliteMemory => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Reading calls: one, many with a cursor, a log. Never writes.
+
+use funcatron_broker::message::{CallId, RecordedAnswer, RecordedRequest};
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use super::rows::{self, signed, state_columns, unsigned};
+use super::{Store, StoreError};
+use crate::state::{CallState, Status};
+
+const BY_ID: &str = concat!("SELECT ", state_columns!(), ", request, answer FROM calls WHERE id = $1");
+const BY_NUMBER: &str = concat!(
+    "SELECT ",
+    state_columns!(),
+    ", request, answer FROM calls WHERE namespace = $1 AND app = $2 AND number = $3"
+);
+const LIST: &str = concat!(
+    "SELECT ",
+    state_columns!(),
+    " FROM calls WHERE namespace = $1 AND app = $2 AND number < $3 \
+     AND ($4 IS NULL OR fn = $4) AND ($5 IS NULL OR status = $5) \
+     AND submitted_ms >= $6 AND submitted_ms < $7 ORDER BY number DESC LIMIT $8"
+);
+
+/// A call as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Its number within its App, from 1 without a gap.
+    pub number: u64,
+    /// What is known of it.
+    pub state: CallState,
+    /// What was asked for.
+    pub request: Option<RecordedRequest>,
+    /// What came of it.
+    pub answer: Option<RecordedAnswer>,
+}
+
+/// How a call is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallKey {
+    /// By its id.
+    Id(CallId),
+    /// By its number within its App.
+    Number(u64),
+}
+
+/// Which calls of an App.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Of this Fn alone.
+    pub fn_name: Option<String>,
+    /// Of this status alone.
+    pub status: Option<Status>,
+    /// Submitted then or later.
+    pub from_ms: Option<u64>,
+    /// Submitted earlier.
+    pub to_ms: Option<u64>,
+    /// With numbers below this one.
+    pub below: Option<u64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Calls, newest first, without their requests and answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Number and state of each.
+    pub calls: Vec<(u64, CallState)>,
+    /// Where the next page begins, if there is one.
+    pub below: Option<u64>,
+}
+
+impl Store {
+    /// Whether an App is known: it stands by the operator's word, or has calls.
+    pub async fn knows_app(&self, namespace: &str, app: &str) -> Result<bool, StoreError> {
+        let (namespace, app) = (namespace.to_owned(), app.to_owned());
+        let standing = sqlx::query("SELECT app FROM apps WHERE namespace = $1 AND app = $2 AND deleted = 0")
+            .bind(namespace.clone())
+            .bind(app.clone());
+        if standing.fetch_optional(&self.reads).await?.is_some() {
+            return Ok(true);
+        }
+        let any = sqlx::query("SELECT id FROM calls WHERE namespace = $1 AND app = $2 LIMIT 1");
+        Ok(any.bind(namespace).bind(app).fetch_optional(&self.reads).await?.is_some())
+    }
+
+    /// A call of an App.
+    pub async fn call(&self, namespace: &str, app: &str, key: CallKey) -> Result<Option<Call>, StoreError> {
+        let call = match key {
+            CallKey::Id(id) => self.call_by_id(id).await?,
+            CallKey::Number(number) => {
+                let query = sqlx::query(BY_NUMBER).bind(namespace.to_owned()).bind(app.to_owned());
+                let row = query.bind(signed(number)).fetch_optional(&self.reads).await?;
+                row.as_ref().map(read_call).transpose()?
+            }
+        };
+        Ok(call.filter(|call| call.state.namespace == namespace && call.state.app == app))
+    }
+
+    /// A call by its id, whichever App's it is.
+    pub async fn call_by_id(&self, id: CallId) -> Result<Option<Call>, StoreError> {
+        let row = sqlx::query(BY_ID).bind(id.to_string()).fetch_optional(&self.reads).await?;
+        row.as_ref().map(read_call).transpose()
+    }
+
+    /// Calls of an App, newest first.
+    pub async fn list(&self, namespace: &str, app: &str, query: &ListQuery) -> Result<Page, StoreError> {
+        let ListQuery { fn_name, status, from_ms, to_ms, below, limit } = query;
+        // One more than asked for tells whether there is a next page.
+        let wanted = usize::try_from(*limit).unwrap_or(usize::MAX);
+        let rows = sqlx::query(LIST)
+            .bind(namespace.to_owned())
+            .bind(app.to_owned())
+            .bind(below.map_or(i64::MAX, signed))
+            .bind(fn_name.clone())
+            .bind(status.map(|status| status.as_str().to_owned()))
+            .bind(from_ms.map_or(0, signed))
+            .bind(to_ms.map_or(i64::MAX, signed))
+            .bind(i64::from(*limit) + 1)
+            .fetch_all(&self.reads)
+            .await?;
+        let read = rows.iter().take(wanted).map(|row| Ok((number(row)?, rows::state(row)?)));
+        let calls = read.collect::<Result<Vec<_>, StoreError>>()?;
+        let below = calls.last().filter(|_| rows.len() > wanted).map(|(number, _)| *number);
+        Ok(Page { calls, below })
+    }
+
+    /// The logs of a call's attempts, in their order.
+    pub async fn logs(&self, id: CallId) -> Result<Vec<(u32, String)>, StoreError> {
+        let query = sqlx::query("SELECT attempt, log FROM call_logs WHERE call_id = $1 ORDER BY attempt");
+        let rows = query.bind(id.to_string()).fetch_all(&self.reads).await?;
+        rows.iter().map(|row| Ok((rows::attempt(row, "attempt")?, row.try_get("log")?))).collect()
+    }
+}
+
+fn read_call(row: &AnyRow) -> Result<Call, StoreError> {
+    Ok(Call {
+        number: number(row)?,
+        state: rows::state(row)?,
+        request: rows::document(row, "request")?,
+        answer: rows::document(row, "answer")?,
+    })
+}
+
+fn number(row: &AnyRow) -> Result<u64, StoreError> {
+    Ok(unsigned(row.try_get("number")?))
+}
