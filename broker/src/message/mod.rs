@@ -18,7 +18,7 @@ use std::str::FromStr;
 pub use call::{ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
 pub use events::{
     AppEvent, BODY_BYTES_KEPT, CallEvent, Claim, Claimed, Ended, Happened, LOG_BYTES_KEPT, LedgerMessage,
-    Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, redact,
+    Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, is_redacted, redact,
 };
 pub use notes::{Cancel, DurableQueue, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};

@@ -14,7 +14,7 @@ use crate::message::{CallId, DecodeError, EVENT_BYTES_MAX, EncodeError, JSON_BYT
 use crate::names::NAME_BYTES_MAX;
 
 pub use claims::{Claim, Claimed, Verdict};
-pub use recorded::{BODY_BYTES_KEPT, RecordedAnswer, RecordedBody, RecordedRequest, redact};
+pub use recorded::{BODY_BYTES_KEPT, RecordedAnswer, RecordedBody, RecordedRequest, is_redacted, redact};
 
 /// AMQP's `type` of an event of a call …
 const CALL_EVENT: &str = "call-event";

@@ -182,6 +182,11 @@ pub fn redact(headers: &mut [(String, String)]) {
     }
 }
 
+/// Whether a header's value was put in place of a credential.
+pub fn is_redacted(value: &[u8]) -> bool {
+    value == REDACTED.as_bytes()
+}
+
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_HEADERS.contains(&name.as_str()) || SECRET_WORDS.iter().any(|word| name.contains(word))

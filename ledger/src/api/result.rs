@@ -1,0 +1,71 @@
+//! A call's result: the function's own answer where there is one, else why there is none.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use funcatron_broker::message::{CallId, RecordedAnswer, is_redacted};
+use http::header::{self, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+
+use super::document;
+use super::problem::{FN_CALL_ID, Problem, RETRY_AFTER_S, id_value};
+use crate::state::Status;
+use crate::store::Call;
+
+/// Where the call stands, beside the function's own headers.
+const FN_CALL_STATUS: HeaderName = HeaderName::from_static("fn-call-status");
+/// Headers that speak of a connection or of a body's form on it (RFC 9110, section 7.6.1): this one has its own.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// The answer to whoever asks for the result.
+pub(crate) fn result(call: Call) -> Result<Response, Problem> {
+    let (id, status, reason) = (call.state.id, call.state.status, call.state.reason.clone());
+    let mut response = match (status, call.answer) {
+        (Status::Queued | Status::Running, answer) => waiting(Call { answer, ..call }),
+        (Status::Cancelled, _) => return Err(Problem::Cancelled(id)),
+        (Status::Dead, _) => return Err(Problem::Dead(id, reason)),
+        (_, Some(answer)) => replay(id, answer)?,
+        (Status::Timeout, None) => return Err(Problem::TimedOut(id, reason)),
+        (Status::Error, None) => return Err(Problem::Failed(id, reason)),
+        (Status::Success, None) => return Err(Problem::NotKept(id, None)),
+    };
+    let headers = response.headers_mut();
+    headers.insert(FN_CALL_ID, id_value(id));
+    headers.insert(FN_CALL_STATUS, HeaderValue::from_static(status.as_str()));
+    Ok(response)
+}
+
+/// Not yet: come again.
+fn waiting(call: Call) -> Response {
+    let mut response = document::whole(StatusCode::ACCEPTED, call);
+    response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S);
+    response
+}
+
+/// The function's own status, headers and body. A part of a body is not passed off as the whole.
+fn replay(id: CallId, answer: RecordedAnswer) -> Result<Response, Problem> {
+    let RecordedAnswer { status, headers, body, cut: _ } = answer;
+    if body.truncated {
+        return Err(Problem::NotKept(id, Some(body.body_bytes)));
+    }
+    let Ok(status) = StatusCode::from_u16(status) else { return Err(Problem::NotKept(id, None)) };
+    let mut response = (status, Body::from(body.bytes)).into_response();
+    response.headers_mut().remove(CONTENT_TYPE);
+    for (name, value) in headers {
+        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            continue;
+        };
+        if !HOP_BY_HOP.contains(&name) && !is_redacted(value.as_bytes()) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    Ok(response)
+}

@@ -1,0 +1,148 @@
+//! Calls that run again: a retry of one that has ended, and what a dead letter becomes. Each is a new call with an id of
+//! its own, since a terminal state never changes.
+//!
+//! Never repeats what was not kept whole.
+
+use funcatron_broker::link::{Confirm, Link, LinkError, Target};
+use funcatron_broker::message::{
+    Call as Message, CallEvent, CallId, Cancel, Happened, RecordedRequest, Source, is_redacted,
+};
+use funcatron_broker::names::AppNames;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tracing::{debug, warn};
+
+use crate::clock::now_ms;
+use crate::core::Core;
+use crate::store::{Call, Entry};
+
+/// For a call whose timeout was not kept: a Fn's own default.
+const TIMEOUT_MS: u64 = 30_000;
+
+/// Why a call does not run again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RepeatError {
+    #[error("it has not ended")]
+    NotEnded,
+    #[error("{0}")]
+    NotKept(&'static str),
+    #[error("its function has no durable queue")]
+    NoQueue,
+    #[error("its function's queue takes no more")]
+    Full,
+    #[error("it could not be published")]
+    Publish(#[source] LinkError),
+}
+
+/// Publishes a call again and says under which id.
+pub(crate) async fn again(core: &Core, link: &dyn Link, call: Call) -> Result<CallId, RepeatError> {
+    let (before, state) = (call.state.id, call.state.clone());
+    let id = CallId::fresh();
+    let message = message(id, call, now_ms())?;
+    let request = RecordedRequest::of(&message);
+    let names = AppNames::new(&core.installation, &state.namespace, &state.app);
+    let queue = names.and_then(|names| names.durable_queue(&state.fn_name));
+    let queue = queue.map_err(|_| RepeatError::NoQueue)?;
+    let envelope = message.into_envelope();
+    let envelope =
+        envelope.map_err(|_| RepeatError::NotKept("its headers are more than a message may have"))?;
+    match link.publish_confirmed(Target::queue(&queue), envelope, true).await {
+        Ok(Confirm::Acked) => {}
+        Ok(Confirm::Nacked) => return Err(RepeatError::Full),
+        Ok(Confirm::Returned) => return Err(RepeatError::NoQueue),
+        Err(error) => return Err(RepeatError::Publish(error)),
+    }
+    let event = CallEvent {
+        user_id: None,
+        id,
+        namespace: state.namespace,
+        app: state.app,
+        fn_name: state.fn_name,
+        at_ms: now_ms(),
+        happened: queued(before, request),
+    };
+    record(core, link, vec![event]).await;
+    Ok(id)
+}
+
+/// What the ledger keeps of a repeated call.
+pub(crate) fn queued(before: CallId, request: RecordedRequest) -> Happened {
+    Happened::Queued { source: Source::Retry, request: Some(Box::new(request)), retry_of: Some(before) }
+}
+
+/// Writes what was accepted, so that whoever asks next finds it; through the queue where the database is away.
+pub(crate) async fn record(core: &Core, link: &dyn Link, events: Vec<CallEvent>) {
+    let entries: Vec<Entry> = events.iter().cloned().map(Entry::Call).collect();
+    if core.store.apply(&entries).await.is_ok() {
+        return;
+    }
+    let queue = core.installation.ledger_queue();
+    for event in events {
+        let id = event.id;
+        let Ok(envelope) = event.into_envelope() else { continue };
+        let published = link.publish_confirmed(Target::queue(&queue), envelope, true).await;
+        if !matches!(published, Ok(Confirm::Acked)) {
+            // Its runner's events still make it a record, without its request.
+            warn!(call = %id, ?published, "a repeated call is not recorded");
+        }
+    }
+}
+
+/// Tells the App's runners that nobody wants a call.
+pub(crate) async fn tell_runners(core: &Core, link: &dyn Link, id: CallId, namespace: &str, app: &str) {
+    let Ok(names) = AppNames::new(&core.installation, namespace, app) else { return };
+    let (exchange, envelope) = (names.cancel_exchange(), Cancel { id }.into_envelope());
+    // Without runners, or without the App, nobody is there to hear it; a claim would be told `duplicate`.
+    if let Err(error) = link.publish_confirmed(Target::exchange(&exchange, ""), envelope, false).await {
+        debug!(%error, call = %id, "no runner was told of a cancelled call");
+    }
+}
+
+/// The call as a gateway would send it to its Fn's durable queue.
+fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> {
+    if !call.state.status.is_terminal() {
+        return Err(RepeatError::NotEnded);
+    }
+    let request = call.request.ok_or(RepeatError::NotKept("its request was not kept"))?;
+    if request.body.truncated {
+        return Err(RepeatError::NotKept("its body was longer than what is kept"));
+    }
+    if request.cut {
+        return Err(RepeatError::NotKept("its headers or its URL were longer than what is kept"));
+    }
+    let method = Method::from_bytes(request.method.as_bytes());
+    let timeout_ms = if request.timeout == 0 { TIMEOUT_MS } else { request.timeout };
+    Ok(Message {
+        id,
+        reply_to: None,
+        deadline_ms: now_ms.saturating_add(timeout_ms),
+        timeout_ms,
+        expiration_ms: None,
+        timestamp_s: Some(now_ms / 1000),
+        persistent: true,
+        attempt: 1,
+        intent: request.intent,
+        method: method.map_err(|_| RepeatError::NotKept("its method is not an HTTP method"))?,
+        url: request.url,
+        app: call.state.app,
+        fn_name: call.state.fn_name,
+        revision: request.revision.or(call.state.revision).unwrap_or_default(),
+        operation: request.operation,
+        template: request.template,
+        params: request.params.into_iter().collect(),
+        headers: headers(request.headers),
+        body: request.body.bytes,
+    })
+}
+
+/// Credentials were not kept: the call goes without them.
+fn headers(kept: Vec<(String, String)>) -> HeaderMap {
+    let plain = kept.into_iter().filter(|(_, value)| !is_redacted(value.as_bytes()));
+    plain
+        .filter_map(|(name, value)| {
+            Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
+        })
+        .fold(HeaderMap::new(), |mut headers, (name, value)| {
+            headers.append(name, value);
+            headers
+        })
+}

@@ -1,0 +1,147 @@
+//! A ledger's life: listens, brings its schema up to date, takes events, and stops without losing one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use funcatron_broker::link::Connector;
+use funcatron_broker::supervise;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::config::LedgerConfig;
+use crate::consumer::Backoff;
+use crate::core::Core;
+use crate::store::Store;
+use crate::{api as routes, consumer, ops, retention};
+
+/// Requests under way and the last batch end within this; Kubernetes gives thirty seconds.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a ledger does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// A port is in use, or not this user's to bind.
+    #[error("could not listen on {address} for {purpose}")]
+    Listen {
+        /// What the listener is for.
+        purpose: &'static str,
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A ledger that listens and does not serve yet.
+#[derive(Debug)]
+pub struct Ledger {
+    config: LedgerConfig,
+    api: Bound,
+    ops: Bound,
+}
+
+#[derive(Debug)]
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    async fn bind(purpose: &'static str, address: SocketAddr) -> Result<Self, LedgerError> {
+        let failed = |source| LedgerError::Listen { purpose, address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    fn serve(self, router: Router, stop: CancellationToken, tasks: &TaskTracker) {
+        let serving = axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned());
+        tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                warn!(%error, "a listener ended");
+            }
+        });
+    }
+}
+
+impl Ledger {
+    /// Listens on both addresses; a port 0 is the kernel's choice.
+    pub async fn bind(config: LedgerConfig) -> Result<Self, LedgerError> {
+        let api = Bound::bind("the API", config.api).await?;
+        let ops = Bound::bind("probes and metrics", config.ops).await?;
+        Ok(Self { config, api, ops })
+    }
+
+    /// Where the API is served.
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api.address
+    }
+
+    /// Where probes and metrics are served.
+    pub fn ops_addr(&self) -> SocketAddr {
+        self.ops.address
+    }
+
+    /// Serves until `shutdown`: then it takes no more events, finishes the batch and the requests under way, and
+    /// closes the database. What was not committed is in its queue.
+    pub async fn serve(self, connector: Arc<dyn Connector>, shutdown: CancellationToken) {
+        let Self { config, api, ops } = self;
+        let LedgerConfig { installation, database, retention, access, api: _, ops: _ } = config;
+        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        let core = Arc::new(Core::new(installation, Store::open(&database), access, retention_ms));
+        let (tasks, probes) = (TaskTracker::new(), CancellationToken::new());
+        api.serve(routes::router(Arc::clone(&core)), shutdown.clone(), &tasks);
+        ops.serve(ops::router(Arc::clone(&core), shutdown.clone()), probes.clone(), &tasks);
+        tasks.spawn(work(Arc::clone(&core), connector, shutdown.clone()));
+        shutdown.cancelled().await;
+        probes.cancel();
+        tasks.close();
+        if timeout(CLOSE_TIMEOUT, tasks.wait()).await.is_err() {
+            warn!("requests did not end in time");
+        }
+        if timeout(CLOSE_TIMEOUT, core.store.close()).await.is_err() {
+            warn!("the database did not close in time");
+        }
+    }
+}
+
+/// Everything that needs the schema.
+async fn work(core: Arc<Core>, connector: Arc<dyn Connector>, stop: CancellationToken) {
+    if stop.run_until_cancelled(migrate(&core)).await.is_none() {
+        return;
+    }
+    let sweeps = tokio::spawn(retention::run(Arc::clone(&core), stop.clone()));
+    supervise(&*connector, stop.clone(), |link| consumer::session(Arc::clone(&core), link, stop.clone()))
+        .await;
+    if sweeps.await.is_err() {
+        warn!("the sweep ended");
+    }
+}
+
+async fn migrate(core: &Core) {
+    let mut backoff = Backoff::default();
+    while let Err(failure) = core.store.migrate().await {
+        core.metrics.database_up.set(0);
+        backoff.wait(&failure).await;
+    }
+    core.metrics.database_up.set(1);
+    core.note_database();
+    info!("the database is ready");
+}
+
+/// Binds and serves in one step, for those who know their ports.
+pub async fn serve(
+    config: LedgerConfig,
+    connector: Arc<dyn Connector>,
+    shutdown: CancellationToken,
+) -> Result<(), LedgerError> {
+    let ledger = Ledger::bind(config).await?;
+    info!(api = %ledger.api_addr(), ops = %ledger.ops_addr(), "ledger up");
+    ledger.serve(connector, shutdown).await;
+    Ok(())
+}
