@@ -1,8 +1,9 @@
-//! `funcatron`: the one binary. On a cluster it is operator, gateway or runner; on a laptop it is `dev`.
+//! `funcatron`: the one binary. On a cluster it is operator, gateway, runner or ledger; on a laptop it is `dev`.
 
 mod dev;
 mod gateway;
 mod installation;
+mod ledger;
 mod operator;
 mod ready;
 mod runner;
@@ -39,6 +40,7 @@ enum Mode {
     Operator(operator::OperatorArgs),
     Gateway(gateway::GatewayArgs),
     Runner(runner::RunnerArgs),
+    Ledger(ledger::LedgerArgs),
     Ready(ready::ReadyArgs),
 }
 
@@ -74,6 +76,7 @@ async fn run(cli: Cli) -> ExitCode {
         Mode::Operator(args) => Box::pin(operator::run(args, shutdown)).await,
         Mode::Gateway(args) => Box::pin(gateway::run(args, shutdown)).await,
         Mode::Runner(args) => Box::pin(runner::run(args, shutdown)).await,
+        Mode::Ledger(args) => Box::pin(ledger::run(args, shutdown)).await,
         Mode::Ready(args) => ready::run(&args),
     };
     match done {

@@ -23,6 +23,9 @@ pub(crate) const FOR_ROOTS: &[Tool] = &[
     Tool { program: "unshare", package: "util-linux" },
 ];
 
+/// What the ledger's tests need: a PostgreSQL of their own.
+pub(crate) const FOR_LEDGER: &[Tool] = &[Tool { program: "pg_ctlcluster", package: "postgresql" }];
+
 /// What building images needs.
 pub(crate) const FOR_IMAGES: &[Tool] = &[Tool { program: "buildah", package: "buildah" }];
 

@@ -42,12 +42,21 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(connector: Arc<dyn Connector>, config: LedgerConfig) -> Self {
+        let running = Self::begin(connector, config).await;
+        running.ready().await;
+        running
+    }
+
+    /// Serves, and is perhaps not ready.
+    pub(crate) async fn begin(connector: Arc<dyn Connector>, config: LedgerConfig) -> Self {
         let ledger = Ledger::bind(LedgerConfig { access: Arc::new(Closed), ..config }).await.unwrap();
         let (api, ops, shutdown) = (ledger.api_addr(), ledger.ops_addr(), CancellationToken::new());
         let served = tokio::spawn(ledger.serve(connector, shutdown.clone()));
-        let running = Self { api, ops, shutdown, served };
-        eventually("it is ready", async || send(ops, "GET", "/readyz").await.status == 200).await;
-        running
+        Self { api, ops, shutdown, served }
+    }
+
+    pub(crate) async fn ready(&self) {
+        eventually("it is ready", async || send(self.ops, "GET", "/readyz").await.status == 200).await;
     }
 
     pub(crate) async fn stop(self) {

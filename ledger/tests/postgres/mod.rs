@@ -1,10 +1,12 @@
 //! A PostgreSQL for tests: one that FUNCATRON_TEST_POSTGRES names, or one of this process's own, which can be stopped.
 
+#![allow(dead_code, reason = "each test file takes what it needs")]
+
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use funcatron_ledger::store::DatabaseAddress;
 use sqlx::{Connection as _, Executor as _};
@@ -147,14 +149,4 @@ fn programs() -> PathBuf {
 
 fn is_there(folder: &Path) -> bool {
     folder.join("initdb").is_file() && folder.join("pg_ctl").is_file()
-}
-
-/// Waits for a condition.
-#[allow(dead_code, reason = "not every test file waits")]
-pub(crate) async fn soon(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < START_TIMEOUT, "in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

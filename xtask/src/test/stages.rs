@@ -1,4 +1,4 @@
-//! The stages that need no cluster: Rust's unit tests, the hosts' own, and those against RabbitMQ.
+//! The stages that need no cluster: Rust's unit tests, the hosts' own, and those against RabbitMQ and PostgreSQL.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,6 +24,7 @@ pub(super) fn broker(bench: &Bench<'_>, count: &mut Count) -> Result<Outcome> {
     if !given && !tools::is_root() {
         return Ok(Outcome::NotRun(format!("takes root for a broker under chroot, or {AMQP} set to one")));
     }
+    tools::require(&[tools::FOR_LEDGER])?;
     let arguments = [
         "test",
         "--workspace",

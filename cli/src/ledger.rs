@@ -1,0 +1,86 @@
+//! `funcatron ledger`: from the pod's environment to a running ledger.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use funcatron_broker::amqp::AmqpConnector;
+use funcatron_broker::names::Installation;
+use funcatron_crds::parse_duration;
+use funcatron_ledger::store::DatabaseAddress;
+use funcatron_ledger::{AllowAll, LedgerConfig};
+use tokio_util::sync::CancellationToken;
+
+/// Keep what became of every call, and answer for it over HTTP (on a cluster)
+#[derive(Args, Debug)]
+pub(crate) struct LedgerArgs {
+    /// First part of every broker name, 1 to 20 of a-z, 0-9 and -; empty: the first digits of kube-system's uid
+    #[arg(long, default_value = "", env = "FUNCATRON_INSTALLATION")]
+    installation: String,
+    /// This pod's name
+    #[arg(long, env = "FUNCATRON_POD")]
+    pod: String,
+    /// RabbitMQ, as amqp://user:password@host:5672/vhost
+    #[arg(long, env = "FUNCATRON_AMQP_URL", hide_env_values = true)]
+    amqp_url: String,
+    /// Where calls are kept: postgres://user:password@host:5432/name, or sqlite:///path/to/file
+    #[arg(
+        long,
+        default_value = "sqlite:///data/ledger.db",
+        env = "FUNCATRON_LEDGER_DATABASE",
+        hide_env_values = true
+    )]
+    database: String,
+    /// How long calls are kept after their end, where their App does not say
+    #[arg(long, default_value = "72h", env = "FUNCATRON_LEDGER_RETENTION", value_parser = retention)]
+    retention: Duration,
+    /// Where the API is served, for the cluster's inside only
+    #[arg(long, default_value = "0.0.0.0:8080", env = "FUNCATRON_LEDGER_ADDRESS")]
+    api: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, default_value = "0.0.0.0:9090", env = "FUNCATRON_OPS_ADDRESS")]
+    ops: SocketAddr,
+}
+
+pub(crate) async fn run(args: LedgerArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let config = LedgerConfig {
+        installation: Installation::parse(&id(&args.installation).await?)?,
+        api: args.api,
+        ops: args.ops,
+        database: DatabaseAddress::parse(&args.database).context("FUNCATRON_LEDGER_DATABASE is of no use")?,
+        retention: args.retention,
+        access: Arc::new(AllowAll),
+    };
+    let connector = Arc::new(AmqpConnector::new(args.amqp_url, format!("ledger {}", args.pod)));
+    funcatron_ledger::serve(config, connector, shutdown).await?;
+    Ok(())
+}
+
+/// A ledger that is told its installation's id needs no API server.
+async fn id(given: &str) -> anyhow::Result<String> {
+    if !given.is_empty() {
+        return Ok(given.to_owned());
+    }
+    let client = kube::Client::try_default().await.context("cannot reach the API server")?;
+    crate::installation::find(given, &client).await
+}
+
+fn retention(text: &str) -> Result<Duration, String> {
+    let parsed = parse_duration(text).filter(|length| !length.is_zero());
+    parsed.ok_or_else(|| "write it like 30m, 72h or 720h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retention_is_a_length_of_time() {
+        assert_eq!(retention("72h"), Ok(Duration::from_secs(72 * 60 * 60)));
+        for odd in ["", "0s", "3 days", "72"] {
+            assert!(retention(odd).is_err(), "{odd}");
+        }
+    }
+}
