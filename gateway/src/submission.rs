@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use funcatron_broker::envelope::Envelope;
 use funcatron_broker::message::{
-    Call, CallEvent, CallId, EncodeError, Happened, Intent, RecordedRequest, Source,
+    AGE_DEFAULT_MS, Call, CallEvent, CallId, EncodeError, Happened, Intent, RecordedRequest, Source,
 };
 use funcatron_routing::CallPolicy;
 use funcatron_routing::app_table::AsyncPolicy;
@@ -150,7 +150,7 @@ impl Submission {
             revision.entry.name.as_str().clone_into(&mut call.revision);
         }
         let submitted_ms = call.deadline_ms.saturating_sub(call.timeout_ms);
-        call.deadline_ms = submitted_ms.saturating_add(age_max_ms);
+        call.deadline_ms = submitted_ms.saturating_add(age_max_ms.unwrap_or(AGE_DEFAULT_MS));
         call.attempts_max = attempts_max;
         call.persistent = true;
         call.to_envelope()

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use funcatron_broker::envelope::{Envelope, Headers};
 use funcatron_broker::link::{Confirm, ConsumeOptions, Consumer, Delivery, Event, Link, LinkError, Target};
-use funcatron_broker::message::{Call as Message, CallEvent, CallId, Happened, RecordedRequest, is_ours};
+use funcatron_broker::message::{
+    AGE_DEFAULT_MS, Call as Message, CallEvent, CallId, Happened, RecordedRequest, is_ours,
+};
 use funcatron_broker::names::{AppNames, QueueName};
 
 use crate::clock::now_ms;
@@ -115,11 +117,12 @@ impl Place<'_> {
         let before = call.id;
         call.id = following(before);
         (call.attempt, call.expiration_ms, call.persistent) = (1, None, true);
+        call.deadline_ms = now_ms().saturating_add(AGE_DEFAULT_MS);
         let request = RecordedRequest::of(&call);
         // It is among the dead letters, whether or not anybody had said so.
         let died = Happened::Dead { reason: "it was put back into its queue".to_owned() };
         let events = vec![self.event(before, died), self.event(call.id, repeat::queued(before, request))];
-        match call.into_envelope() {
+        match call.to_envelope() {
             Ok(revived) => (revived, events),
             // It was read from a message within the same bounds.
             Err(_) => (envelope, Vec::new()),

@@ -5,7 +5,8 @@
 
 use funcatron_broker::link::{Confirm, Link, LinkError, Target};
 use funcatron_broker::message::{
-    Call as Message, CallEvent, CallId, Cancel, Happened, RecordedRequest, Source, is_redacted,
+    AGE_DEFAULT_MS, Call as Message, CallEvent, CallId, Cancel, Happened, RecordedRequest, Source,
+    is_redacted,
 };
 use funcatron_broker::names::AppNames;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -42,7 +43,7 @@ pub(crate) async fn again(core: &Core, link: &dyn Link, call: Call) -> Result<Ca
     let names = AppNames::new(&core.installation, &state.namespace, &state.app);
     let queue = names.and_then(|names| names.durable_queue(&state.fn_name));
     let queue = queue.map_err(|_| RepeatError::NoQueue)?;
-    let envelope = message.into_envelope();
+    let envelope = message.to_envelope();
     let envelope =
         envelope.map_err(|_| RepeatError::NotKept("its headers are more than a message may have"))?;
     match link.publish_confirmed(Target::queue(&queue), envelope, true).await {
@@ -114,12 +115,13 @@ fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> 
     Ok(Message {
         id,
         reply_to: None,
-        deadline_ms: now_ms.saturating_add(timeout_ms),
+        deadline_ms: now_ms.saturating_add(AGE_DEFAULT_MS),
         timeout_ms,
         expiration_ms: None,
         timestamp_s: Some(now_ms / 1000),
         persistent: true,
         attempt: 1,
+        attempts_max: None,
         intent: request.intent,
         method: method.map_err(|_| RepeatError::NotKept("its method is not an HTTP method"))?,
         url: request.url,

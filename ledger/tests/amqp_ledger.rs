@@ -119,7 +119,7 @@ async fn a_dead_letter_of_a_quorum_queue_goes_back_and_lives() {
     let call = call();
     ground.tell(queued(call.id, None)).await;
     ledger.until(call.id, "queued").await;
-    let message = call.clone().into_envelope().unwrap();
+    let message = call.to_envelope().unwrap();
     ground.link.publish_confirmed(Target::queue(&queue), message, true).await.unwrap();
     let mut consumer = ground.consume(&queue).await;
     take(&mut consumer).await.reject(false).await.unwrap();
@@ -154,6 +154,7 @@ fn call() -> Call {
         timestamp_s: None,
         persistent: true,
         attempt: 1,
+        attempts_max: None,
         intent: Intent::Invoke,
         method: Method::POST,
         url: "http://shop.example.com/mail".into(),

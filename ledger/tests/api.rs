@@ -72,6 +72,7 @@ fn call() -> Call {
         timestamp_s: None,
         persistent: true,
         attempt: 1,
+        attempts_max: None,
         intent: Intent::HttpRequest,
         method: Method::POST,
         url: "http://shop.example.com/mail/7".into(),
@@ -370,7 +371,7 @@ async fn dead_letters_go_back_into_their_queue_as_new_calls() {
     let (queue, dead) = fixture.ground.durable().await;
     let foreign = Envelope { body: Bytes::from_static(b"an event"), ..Envelope::default() };
     let mut consumer = fixture.ground.consume(&queue).await;
-    for message in [first.clone().into_envelope().unwrap(), second.into_envelope().unwrap(), foreign] {
+    for message in [first.to_envelope().unwrap(), second.to_envelope().unwrap(), foreign] {
         let confirm = fixture.ground.link.publish_confirmed(Target::queue(&queue), message, true).await;
         assert_eq!(confirm.unwrap(), Confirm::Acked);
         take(&mut consumer).await.reject(false).await.unwrap();

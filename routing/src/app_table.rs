@@ -7,9 +7,6 @@ use funcatron_crds::{AsyncRetry, Digest, FnAsync, RevisionName};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Six hours: over an outage of an afternoon, and not into the next day's work.
-const AGE_DEFAULT_MS: u64 = 6 * 3_600_000;
-
 /// All that a gateway knows of one App besides its Routes.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -45,20 +42,15 @@ pub struct FnEntry {
 }
 
 /// How calls are tried that nobody waits for.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AsyncPolicy {
-    /// Attempts in all; absent: as runners have it.
+    /// Attempts in all; absent: as the wire has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts_max: Option<u32>,
-    /// Since its submission; an older one is not begun.
-    pub age_max_ms: u64,
-}
-
-impl Default for AsyncPolicy {
-    fn default() -> Self {
-        Self { attempts_max: None, age_max_ms: AGE_DEFAULT_MS }
-    }
+    /// Since its submission; an older one is not begun. Absent: as the wire has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_max_ms: Option<u64>,
 }
 
 impl AsyncPolicy {
@@ -71,7 +63,7 @@ impl AsyncPolicy {
         let age_ms = age.and_then(|age| u64::try_from(age.as_millis()).ok());
         Self {
             attempts_max: max_attempts.and_then(|attempts| u32::try_from(attempts).ok()),
-            age_max_ms: age_ms.unwrap_or(AGE_DEFAULT_MS),
+            age_max_ms: age_ms,
         }
     }
 
@@ -204,7 +196,7 @@ mod tests {
             FnEntry {
                 revision: None,
                 timeout_ms: 1,
-                detached: AsyncPolicy { attempts_max: Some(2), age_max_ms: 60_000 },
+                detached: AsyncPolicy { attempts_max: Some(2), age_max_ms: Some(60_000) },
             },
         );
         table

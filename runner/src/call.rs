@@ -79,7 +79,7 @@ pub(crate) struct Settlement {
     body: Bytes,
     last_word: LastWord,
     /// What the ledger is told before the broker's last word is said.
-    news: Option<CallEvent>,
+    news: Vec<CallEvent>,
 }
 
 /// What becomes of a delivery when it comes.
@@ -154,7 +154,7 @@ impl Settlement {
             headers: HeaderMap::new(),
             body: words.into(),
             last_word,
-            news: None,
+            news: Vec::new(),
         }
     }
 
@@ -240,6 +240,7 @@ impl Caller {
             (None, Lane::Sync) => Next::Done,
         };
         let news = number.map(|number| self.over(&number, outcome, next, (&headers, &body)));
+        let news = news.unwrap_or_default();
         let last_word = LastWord::from(next);
         self.settle(Settlement { unsettled, asker, result: outcome, headers, body, last_word, news }).await;
         None
@@ -250,7 +251,7 @@ impl Caller {
         let Job { lane, work, attempt, unsettled } = job;
         let start = match &work {
             Work::Call(call) if self.cancelled.take(call.id) => {
-                let news = attempt.map(|attempt| self.taken_back(&attempt));
+                let news = attempt.iter().map(|attempt| self.taken_back(attempt)).collect();
                 return Err(Box::new(Settlement { news, ..Settlement::silent(unsettled, LastWord::Ack) }));
             }
             Work::Call(call) => Start {
@@ -264,7 +265,7 @@ impl Caller {
         if let Some(attempt) = &attempt
             && let Some(why) = attempt.given_up(start.deadline_ms, now_ms())
         {
-            let news = Some(self.gave_up(attempt, why));
+            let news = vec![self.gave_up(attempt, why.to_string())];
             return Err(Box::new(Settlement { news, ..Settlement::silent(unsettled, LastWord::DeadLetter) }));
         }
         match admit(start, now_ms()) {
@@ -302,11 +303,11 @@ impl Caller {
         if session.is_down() {
             return;
         }
-        if let Some(event) = news
-            && self.record(&session, event).await.is_err()
-        {
-            // The link is down, and the delivery comes again.
-            return;
+        for event in news {
+            if self.record(&session, event).await.is_err() {
+                // The link is down, and the delivery comes again.
+                return;
+            }
         }
         let reply = asker.map(|Asker { id, attempt, reply_to }| {
             let user_id = Some(self.identity.names.user().to_owned());

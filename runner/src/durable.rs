@@ -67,6 +67,19 @@ impl Attempt {
         (deadline_ms <= now_ms).then_some(GivenUp::TooOld)
     }
 
+    /// Why nothing follows its failure.
+    pub(crate) fn last_words(&self, outcome: Outcome) -> String {
+        let Self { number, max, .. } = self;
+        match outcome {
+            Outcome::Answer(status) if is_refusal(outcome) => {
+                format!("the function answered {status}, and would again")
+            }
+            Outcome::Answer(status) => format!("attempt {number} of {max} was answered {status}"),
+            Outcome::TimedOut => format!("attempt {number} of {max} was not done in time"),
+            _ => format!("attempt {number} of {max} failed"),
+        }
+    }
+
     /// What follows it.
     pub(crate) fn next(&self, outcome: Outcome) -> Next {
         next(outcome, self.number >= self.max)

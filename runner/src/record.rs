@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::backoff::Backoff;
 use crate::call::Caller;
-use crate::durable::{Attempt, GivenUp, Next, ended};
+use crate::durable::{Attempt, Next, ended};
 use crate::session::{Identity, Session, now_ms};
 
 /// A ledger's queue that is full takes events again once the ledger has caught up.
@@ -31,14 +31,14 @@ impl Caller {
         }
     }
 
-    /// An attempt has ended.
+    /// An attempt has ended, and the call with it where nothing follows.
     pub(crate) fn over(
         &self,
         attempt: &Attempt,
         outcome: Outcome,
         next: Next,
         answer: (&HeaderMap, &Bytes),
-    ) -> CallEvent {
+    ) -> Vec<CallEvent> {
         let (revision, runner) = self.whereabouts();
         let (headers, body) = answer;
         let (answer, reason) = match outcome {
@@ -50,12 +50,16 @@ impl Caller {
             revision,
             runner,
             outcome: ended(outcome),
-            is_final: next != Next::Again,
+            is_final: next == Next::Done,
             reason,
             answer,
             log: None,
         };
-        self.event(attempt, happened)
+        let mut events = vec![self.event(attempt, happened)];
+        if next == Next::Dead {
+            events.push(self.gave_up(attempt, attempt.last_words(outcome)));
+        }
+        events
     }
 
     /// A call is not begun, since it was taken back.
@@ -63,9 +67,9 @@ impl Caller {
         self.event(attempt, Happened::Cancelled)
     }
 
-    /// A call is not begun, and becomes a dead letter.
-    pub(crate) fn gave_up(&self, attempt: &Attempt, why: GivenUp) -> CallEvent {
-        self.event(attempt, Happened::Dead { reason: why.to_string() })
+    /// A call becomes a dead letter.
+    pub(crate) fn gave_up(&self, attempt: &Attempt, reason: String) -> CallEvent {
+        self.event(attempt, Happened::Dead { reason })
     }
 
     fn whereabouts(&self) -> (String, String) {

@@ -112,7 +112,10 @@ async fn a_failing_call_is_tried_as_often_as_it_allows_and_then_dead() {
     stage.begun(id, 1).await;
     assert_eq!(stage.over(id, 1).await, (Ended::Error, false, None));
     stage.begun(id, 2).await;
-    assert_eq!(stage.over(id, 2).await, (Ended::Error, true, None));
+    assert_eq!(stage.over(id, 2).await, (Ended::Error, false, None));
+    let event = stage.event().await;
+    let Happened::Dead { reason } = &event.happened else { panic!("{event:?}") };
+    assert_eq!((event.id, reason.as_str()), (id, "attempt 2 of 2 failed"));
     eventually("it is dead", async || stage.ready(&stage.dead).await == 1).await;
     assert_eq!(function.times_seen("fail"), 2);
     runner.stop().await;

@@ -24,6 +24,10 @@ const OWN_HEADERS: usize = 3;
 /// Attempts at what waits in a durable queue, where nobody says otherwise.
 pub const ATTEMPTS_DEFAULT: u32 = 4;
 
+/// How long such a call may wait since it was accepted, where nobody says otherwise: six hours, over an outage of an
+/// afternoon and not into the next day's work.
+pub const AGE_DEFAULT_MS: u64 = 6 * 3_600_000;
+
 /// Which of its doors a function is entered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -15,7 +15,7 @@ mod reply;
 use std::fmt;
 use std::str::FromStr;
 
-pub use call::{ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
+pub use call::{AGE_DEFAULT_MS, ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
 pub use events::{
     AppEvent, BODY_BYTES_KEPT, CallEvent, Claim, Claimed, Ended, Happened, LOG_BYTES_KEPT, LedgerMessage,
     Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, is_redacted, redact,
