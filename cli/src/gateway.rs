@@ -1,6 +1,6 @@
 //! `funcatron gateway`: from the pod's environment to a running gateway.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,9 @@ pub(crate) struct GatewayArgs {
     /// Where /invoke and bundles are served, for the cluster's inside only
     #[arg(long, default_value = "0.0.0.0:8081", env = "FUNCATRON_INTERNAL_ADDRESS")]
     internal: SocketAddr,
+    /// The address at which runners reach this very gateway, for bodies that go past the broker; the pod's own
+    #[arg(long, env = "FUNCATRON_POD_IP")]
+    pod_ip: Option<IpAddr>,
     /// Calls in flight at once; beyond it callers are answered 503
     #[arg(long, default_value_t = 10_000, env = "FUNCATRON_IN_FLIGHT_MAX")]
     in_flight_max: usize,
@@ -91,12 +94,15 @@ pub(crate) async fn run(args: GatewayArgs, shutdown: CancellationToken) -> anyho
         lame_duck: Duration::from_secs(args.lame_duck_s),
         ..Limits::default()
     };
+    // With brackets where the address is of IPv6.
+    let direct_at = args.pod_ip.map(|ip| SocketAddr::from((ip, args.internal.port())).to_string());
     let config = GatewayConfig {
         public: args.public,
         internal: args.internal,
         ops: common.ops,
         gateway_hostname: common.gateway_hostname.clone(),
         internal_base: common.gateway_internal_url.clone(),
+        direct_at: direct_at.unwrap_or_default(),
         signing_key: common.signing_key()?,
         serve_by_host: HostPolicy::Strict,
         limits,

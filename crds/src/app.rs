@@ -67,9 +67,10 @@ pub struct AppRunners {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct AppLimits {
-    /// Largest request body in bytes; default 6291456, at most 15 MiB (the broker's message limit less headroom).
+    /// Largest request body in bytes; default 6291456, at most 1 TiB. One that may not stream past the broker (a Route's
+    /// `direct: Never`) has at most 15 MiB, the broker's message limit less headroom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 15_728_640))]
+    #[schemars(range(min = 1, max = 1_099_511_627_776_i64))]
     pub body_bytes: Option<i64>,
 }
 

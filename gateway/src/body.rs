@@ -13,6 +13,9 @@ use tokio::time::{Instant, timeout_at};
 /// Below this an answer is not worth counting: as many small ones as calls may be in flight fit in memory.
 const COUNTED_ANSWER_BYTES_MIN: usize = 16 << 10;
 
+/// The broker takes messages of 16 MiB, headers included: what is larger goes past it or is refused.
+pub(crate) const MESSAGE_BODY_BYTES_MAX: u64 = 15 << 20;
+
 /// Bytes that bodies hold, and how many they may.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -69,7 +72,7 @@ impl Drop for Share {
 }
 
 /// Why a body was not read.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub(crate) enum ReadBodyError {
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),

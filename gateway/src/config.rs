@@ -11,7 +11,7 @@ use funcatron_routing::OwnHost;
 pub struct GatewayConfig {
     /// Routes and HTTP triggers. Port 0 lets the kernel choose.
     pub public: SocketAddr,
-    /// `/invoke` and `/bundles`, for the cluster's inside only.
+    /// `/invoke`, `/bundles` and runners' streams, for the cluster's inside only.
     pub internal: SocketAddr,
     /// `/livez`, `/readyz` and `/metrics`.
     pub ops: SocketAddr,
@@ -19,6 +19,9 @@ pub struct GatewayConfig {
     pub gateway_hostname: String,
     /// Base URL at which runners reach the internal listener.
     pub internal_base: String,
+    /// Host and port at which runners reach this very gateway's internal listener, for direct calls; empty: the address
+    /// that it got.
+    pub direct_at: String,
     /// Signs and verifies the addresses of bundles.
     pub signing_key: SigningKey,
     /// How the Host header chooses.
@@ -71,6 +74,11 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// A request's body must have arrived within this time.
     pub body_timeout: Duration,
+    /// The longest silence on a runner's stream, in both directions together: as long as Envoy's, so that events may be
+    /// minutes apart.
+    pub stream_idle_timeout: Duration,
+    /// Runners' streams at once; each holds up to some 512 KiB in buffers and windows.
+    pub streams_max: usize,
     /// The longest a client may take nothing of an answer.
     pub write_timeout: Duration,
     /// After the word to stop: not ready, but still accepting, until load balancers have noticed.
@@ -91,6 +99,8 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(75),
             body_idle_timeout: Duration::from_secs(20),
             body_timeout: Duration::from_secs(120),
+            stream_idle_timeout: Duration::from_secs(300),
+            streams_max: 1_000,
             write_timeout: Duration::from_secs(60),
             lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),

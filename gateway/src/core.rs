@@ -36,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) streams: Arc<AtomicUsize>,
     pub(crate) cancels: mpsc::Sender<Cancelled>,
 }
 
@@ -70,6 +71,7 @@ impl Core {
             metrics,
             budget,
             in_flight: Arc::default(),
+            streams: Arc::default(),
             cancels,
         };
         (Arc::new(core), cancelled)
@@ -96,6 +98,11 @@ impl Core {
         let of_fn = of_fn.ok_or(Problem::TenantBusy("function"))?;
         Ok(Place { _counts: [gateway, of_app, of_fn] })
     }
+
+    /// Takes a place for one stream between a runner and this gateway, if there is one.
+    pub(crate) fn enter_stream(&self) -> Option<Count> {
+        Count::up(&self.streams, self.config.limits.streams_max)
+    }
 }
 
 /// A place of a call in flight; dropped, it is free.
@@ -104,8 +111,9 @@ pub(crate) struct Place {
     _counts: [Count; 3],
 }
 
+/// One of many at once; dropped, it counts no more.
 #[derive(Debug)]
-struct Count(Arc<AtomicUsize>);
+pub(crate) struct Count(Arc<AtomicUsize>);
 
 impl Count {
     fn up(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use funcatron_broker::link::{LinkError, Target};
-use funcatron_broker::message::{DecodeError, Outcome, Reply};
+use funcatron_broker::message::{DecodeError, Outcome, ReadHeadError, Reply};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
 
 use crate::apps::{AppPart, RevisionPart};
+use crate::body::ReadBodyError;
 use crate::core::{Cancelled, Core, reason};
+use crate::direct::{DirectAnswer, UploadOwner};
 use crate::pending::Signal;
 use crate::problem::Problem;
 use crate::submission::Submission;
@@ -40,6 +42,27 @@ enum Ended {
     QueueGone,
     Deadline,
     Unsendable,
+    /// An answer has begun on its stream.
+    Direct(Box<Result<DirectAnswer, ReadHeadError>>),
+    BodyLost(ReadBodyError),
+}
+
+/// An answer to give.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It came whole.
+    Reply(Box<Reply>),
+    /// It comes over a stream. With it what is left of the request's body, which may still be on its way.
+    Direct(Box<DirectAnswer>, Option<UploadOwner>),
+}
+
+impl Answer {
+    fn attempt(&self) -> u32 {
+        match self {
+            Self::Reply(reply) => reply.attempt,
+            Self::Direct(answer, _) => answer.attempt,
+        }
+    }
 }
 
 /// How often a call has been tried, and whether it may have run.
@@ -51,8 +74,8 @@ struct Tries {
 }
 
 /// Dispatches a call until there is an answer to give. Dropped before that, it cancels the call.
-pub(crate) async fn dispatch(core: &Arc<Core>, mut call: Submission) -> Result<Reply, Problem> {
-    let (id, idempotent) = (call.id(), call.idempotent);
+pub(crate) async fn dispatch(core: &Arc<Core>, mut call: Submission) -> Result<Answer, Problem> {
+    let id = call.id();
     let mut leaver = Leaver { core, id, app: Arc::clone(&call.app), published: false };
     let mut tries = Tries { attempt: 1, returns: 0, unpublished: 0, may_have_run: false };
     let answered = loop {
@@ -60,28 +83,30 @@ pub(crate) async fn dispatch(core: &Arc<Core>, mut call: Submission) -> Result<R
             Ok(ended) => ended,
             Err(problem) => break Err(problem),
         };
-        match after(core, ended, &mut tries, idempotent).await {
-            Next::Answer(reply) => break Ok(*reply),
+        match after(core, ended, &mut tries, &mut call).await {
+            Next::Answer(answer) => break Ok(answer),
             Next::GiveUp(problem) => break Err(problem),
             Next::Again => {}
         }
     };
     // An earlier attempt's answer leaves a later attempt behind that nobody waits for.
-    leaver.published = matches!(&answered, Ok(reply) if reply.attempt < tries.attempt);
+    leaver.published = matches!(&answered, Ok(answer) if answer.attempt() < tries.attempt);
     core.pending.remove(id);
     answered
 }
 
 enum Next {
-    Answer(Box<Reply>),
+    Answer(Answer),
     Again,
     GiveUp(Problem),
 }
 
 /// Decides what follows an attempt.
-async fn after(core: &Core, ended: Ended, tries: &mut Tries, idempotent: bool) -> Next {
+async fn after(core: &Core, ended: Ended, tries: &mut Tries, call: &mut Submission) -> Next {
     match ended {
-        Ended::Reply(reply) => return after_reply(core, *reply, tries, idempotent),
+        Ended::Reply(reply) => return after_reply(core, *reply, tries, call.may_repeat()),
+        Ended::Direct(answer) => return after_direct(*answer, call),
+        Ended::BodyLost(error) => return Next::GiveUp(Problem::unread(&error)),
         Ended::Deadline => return Next::GiveUp(Problem::DeadlinePassed),
         Ended::Unsendable => return Next::GiveUp(Problem::HeadTooLarge),
         Ended::Unpublished if tries.unpublished < UNPUBLISHED_MAX => {
@@ -96,22 +121,31 @@ async fn after(core: &Core, ended: Ended, tries: &mut Tries, idempotent: bool) -
             pause(core).await;
             return Next::Again;
         }
-        Ended::LinkLost if !idempotent => return Next::GiveUp(Problem::OutcomeUnknown),
+        Ended::LinkLost if !call.may_repeat() => return Next::GiveUp(Problem::OutcomeUnknown),
         Ended::LinkLost | Ended::QueueGone => {}
     }
     again(core, tries, Problem::OutcomeUnknown)
 }
 
-fn after_reply(core: &Core, reply: Result<Reply, DecodeError>, tries: &mut Tries, idempotent: bool) -> Next {
+fn after_direct(answer: Result<DirectAnswer, ReadHeadError>, call: &mut Submission) -> Next {
+    match answer {
+        Ok(answer) => Next::Answer(Answer::Direct(Box::new(answer), call.take_upload())),
+        Err(error) => Next::GiveUp(nonsense(&error)),
+    }
+}
+
+fn nonsense(error: &dyn std::error::Error) -> Problem {
+    Problem::FunctionFailed(format!("the reply is nonsense: {error}"))
+}
+
+fn after_reply(core: &Core, reply: Result<Reply, DecodeError>, tries: &mut Tries, may_repeat: bool) -> Next {
     let reply = match reply {
         Ok(reply) => reply,
-        Err(error) => {
-            return Next::GiveUp(Problem::FunctionFailed(format!("the reply is nonsense: {error}")));
-        }
+        Err(error) => return Next::GiveUp(nonsense(&error)),
     };
     Next::GiveUp(match reply.outcome {
-        Outcome::Answer(_) => return Next::Answer(Box::new(reply)),
-        Outcome::RunnerLost if idempotent => return again(core, tries, Problem::RunnerLost),
+        Outcome::Answer(_) => return Next::Answer(Answer::Reply(Box::new(reply))),
+        Outcome::RunnerLost if may_repeat => return again(core, tries, Problem::RunnerLost),
         Outcome::RunnerLost => Problem::RunnerLost,
         Outcome::Failed => Problem::FunctionFailed(reason(&reply.body, "the function failed")),
         Outcome::TimedOut => Problem::DeadlinePassed,
@@ -156,6 +190,7 @@ async fn attempt(
         },
     };
     let id = call.id();
+    let offered = call.offer(&core.config.direct_at);
     let envelope = match call.attempt(tries.attempt, &revision, &session) {
         Ok(envelope) => envelope,
         Err(error) => {
@@ -163,7 +198,7 @@ async fn attempt(
             return Ok(Ended::Unsendable);
         }
     };
-    let told = core.pending.insert(id, tries.attempt, session.epoch, &app.user);
+    let told = core.pending.insert(id, tries.attempt, session.epoch, &app.user, offered);
     // A link that went before the insertion has told its calls already, perhaps without this one.
     if !core.uplink.is_current(session.epoch) {
         core.pending.remove(id);
@@ -183,7 +218,7 @@ async fn attempt(
             return Ok(Ended::Unpublished);
         }
     }
-    Ok(wait(core, &app, &revision, told, deadline, call.idempotent).await)
+    Ok(wait(core, &app, &revision, told, call).await)
 }
 
 /// The revision that serves the Fn now. Once the call may have run, the one it began with is as good as none.
@@ -207,9 +242,9 @@ async fn wait(
     app: &Arc<AppPart>,
     revision: &Arc<RevisionPart>,
     mut told: oneshot::Receiver<Signal>,
-    deadline: Instant,
-    idempotent: bool,
+    call: &Submission,
 ) -> Ended {
+    let deadline = call.clock.deadline();
     let timer = sleep_until(deadline.min(Instant::now() + UNANSWERED));
     tokio::pin!(timer);
     tokio::select! {
@@ -218,19 +253,27 @@ async fn wait(
         () = &mut timer => {}
     }
     let mut interest = Interest::join(core, app, revision);
+    let gone = async {
+        interest.gone().await;
+        if !call.may_repeat() {
+            std::future::pending::<()>().await;
+        }
+    };
     timer.as_mut().reset(deadline);
     tokio::select! {
         biased;
         signal = &mut told => heard(signal),
         () = &mut timer => Ended::Deadline,
         // Deleting an empty queue leaves the calls alone that runners hold: only what may run twice is tried elsewhere.
-        () = interest.gone(), if idempotent => Ended::QueueGone,
+        () = gone => Ended::QueueGone,
     }
 }
 
 fn heard(signal: Result<Signal, oneshot::error::RecvError>) -> Ended {
     match signal {
         Ok(Signal::Reply(reply)) => Ended::Reply(reply),
+        Ok(Signal::Direct(answer)) => Ended::Direct(answer),
+        Ok(Signal::BodyLost(error)) => Ended::BodyLost(error),
         Ok(Signal::Returned) => Ended::Returned,
         // An entry that is dropped untold was replaced, which its own call alone does.
         Ok(Signal::LinkLost) | Err(_) => Ended::LinkLost,

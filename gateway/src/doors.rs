@@ -7,25 +7,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use funcatron_broker::message::{Outcome, Reply, Source};
-use funcatron_crds::Digest;
+use funcatron_crds::{Digest, Direct};
 use futures::FutureExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode, request};
+use http::{Method, Request, Response, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::{error, warn};
 use uuid::Uuid;
 
-use crate::body::{self, ReadBodyError, counted};
+use crate::body::counted;
 use crate::core::{Core, fresh_id, unix_ms};
 use crate::detached;
-use crate::dispatch::dispatch;
+use crate::direct::{self, Held, Received};
+use crate::dispatch::{Answer, dispatch};
 use crate::headers::{self, Forwarded};
 use crate::listen::Handler;
 use crate::metrics::Door;
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
 use crate::resolve::{self, BUNDLES, BundleAddress, Host};
+use crate::response::{ResponseBody, is_bodyless};
 use crate::submission::{Content, Destination, Submission};
 
 /// More headers than this are refused (HTTP/1.1's are bounded by hyper, at 100).
@@ -47,7 +49,7 @@ struct Arrival {
 }
 
 impl Handler for Doorkeeper {
-    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<ResponseBody> {
         let id = fresh_id(unix_ms());
         let at = Instant::now();
         let (head, body) = request.into_parts();
@@ -67,10 +69,13 @@ impl Handler for Doorkeeper {
 }
 
 impl Doorkeeper {
-    async fn answer(&self, arrival: Arrival) -> Result<Response<Full<Bytes>>, Problem> {
+    async fn answer(&self, arrival: Arrival) -> Result<Response<ResponseBody>, Problem> {
         check_head(&arrival.head, self.core.config.limits.head_bytes_max)?;
         if self.door == Door::Internal && arrival.head.uri.path().starts_with(BUNDLES) {
             return self.bundle(&arrival).await;
+        }
+        if self.door == Door::Internal && direct::is_stream(&arrival.head) {
+            return direct::open(&self.core, &arrival.head, arrival.body);
         }
         let host = resolve::host(&arrival.head)?;
         let destination = match self.door {
@@ -91,37 +96,46 @@ impl Doorkeeper {
         &self,
         arrival: Arrival,
         host: Host,
-        to: Destination,
-    ) -> Result<Response<Full<Bytes>>, Problem> {
+        mut to: Destination,
+    ) -> Result<Response<ResponseBody>, Problem> {
         let core = &self.core;
         let Arrival { id, peer, head, body } = arrival;
         let detached = detached::asked(to.policy.is_async, &head.headers);
+        if detached.is_some() {
+            // Nobody is there to stream to.
+            to.policy.direct = Some(Direct::Never);
+        }
         // What runs later may wait for its first revision as well.
         if to.function.revision.is_none() && detached.is_none() {
             return Err(Problem::NoRevision);
         }
         // A body that drips holds no place; one that would find none is not read.
         drop(core.enter(&to.app, &to.function)?);
-        let read = body::read(body, to.app.body_bytes_max, &core.budget, core.body_times()).await;
-        let (body, _share) = read.map_err(|error| unread(&error))?;
-        let _place = core.enter(&to.app, &to.function)?;
+        let received = direct::receive(core, &to, head.version, body).await;
+        let Received { body, upload, _share } = received.map_err(|error| Problem::unread(&error))?;
+        let place = core.enter(&to.app, &to.function)?;
         let request::Parts { method, uri, mut headers, .. } = head;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let url = [headers::scheme(&headers), "://", &host.authority, path].concat();
         headers::strip(&mut headers);
         headers::forward(&mut headers, &Forwarded { peer: peer.ip(), host: &host.authority });
         let is_head = method == Method::HEAD;
-        let call = Submission::new(id, to, Content { method, url, headers, body });
+        let call = Submission::new(id, to, Content { method, url, headers, body, upload });
         if let Some(asked) = detached {
             let source = if self.door == Door::Internal { Source::Invoke } else { Source::Http };
-            return detached::accept(core, call, source, asked).await;
+            return Ok(detached::accept(core, call, source, asked).await?.map(ResponseBody::from));
         }
-        let reply = dispatch(core, call).await?;
-        Ok(self.answered(id, reply, is_head))
+        Ok(match dispatch(core, call).await? {
+            Answer::Reply(reply) => self.answered(id, *reply, is_head),
+            Answer::Direct(answer, upload) => {
+                let held = Held { _place: place, _upload: upload };
+                direct::answered(id, *answer, held, is_head)
+            }
+        })
     }
 
     /// The function's own status, headers and body, but for what is the hop's or the platform's.
-    fn answered(&self, id: Uuid, reply: Reply, is_head: bool) -> Response<Full<Bytes>> {
+    fn answered(&self, id: Uuid, reply: Reply, is_head: bool) -> Response<ResponseBody> {
         let Reply { id: _, user_id: _, attempt: _, outcome, mut headers, body } = reply;
         let Outcome::Answer(status) = outcome else {
             error!(call = %id, ?outcome, "no answer was taken for one");
@@ -129,19 +143,18 @@ impl Doorkeeper {
         };
         headers::strip(&mut headers);
         headers.insert(FN_CALL_ID, call_id_value(id));
-        let bodyless =
-            [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+        let bodyless = is_bodyless(status);
         if is_head && !bodyless && !body.is_empty() {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         let body = if is_head || bodyless { Bytes::new() } else { counted(body, &self.core.budget) };
-        let mut response = Response::new(Full::new(body));
+        let mut response = Response::new(Full::new(body).into());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
     }
 
-    async fn bundle(&self, arrival: &Arrival) -> Result<Response<Full<Bytes>>, Problem> {
+    async fn bundle(&self, arrival: &Arrival) -> Result<Response<ResponseBody>, Problem> {
         let head = &arrival.head;
         if ![Method::GET, Method::HEAD].contains(&head.method) {
             return Err(Problem::MethodNotAllowed("GET, HEAD".to_owned()));
@@ -161,7 +174,7 @@ impl Doorkeeper {
         let bytes = found.ok_or(Problem::NoBundle)?;
         let length = HeaderValue::from(bytes.len());
         let body = if head.method == Method::HEAD { Bytes::new() } else { bytes };
-        let mut response = Response::new(Full::new(body));
+        let mut response = Response::new(Full::new(body).into());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(CONTENT_LENGTH, length);
@@ -180,13 +193,4 @@ fn check_head(head: &request::Parts, bytes_max: usize) -> Result<(), Problem> {
         return Err(Problem::HeadTooLarge);
     }
     Ok(())
-}
-
-fn unread(error: &ReadBodyError) -> Problem {
-    match error {
-        ReadBodyError::TooLarge(limit) => Problem::BodyTooLarge(*limit),
-        ReadBodyError::TooSlow => Problem::BodyTooSlow,
-        ReadBodyError::NoRoom => Problem::GatewayBusy,
-        ReadBodyError::Broken => Problem::BadRequest("the body broke off or is malformed"),
-    }
 }

@@ -2,8 +2,9 @@
 //!
 //! A request's way: `listen` (connections) → `doors` (what is served where, bodies, headers) → `resolve` (by the tables)
 //! → `submission` (the call that it makes) → `dispatch` (published, waited for, tried again) → `uplink` and `pending` (the reply finds its call).
+//! `direct` lets runners open a stream for what a message carries badly.
 //! Beside it: `wake` asks for runners, `watch` follows the operator's tables, `bundles` are handed to runners.
-//! Never runs a function, and never talks to a runner but through the broker.
+//! Never runs a function, and never calls a runner: runners come to it.
 
 mod apps;
 mod body;
@@ -11,6 +12,7 @@ mod bundles;
 mod config;
 mod core;
 mod detached;
+mod direct;
 mod disk_cache;
 mod dispatch;
 mod doors;
@@ -24,6 +26,7 @@ mod patient;
 mod pending;
 mod problem;
 mod resolve;
+mod response;
 mod serve;
 mod submission;
 mod tables;

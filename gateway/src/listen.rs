@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::config::Limits;
 use crate::patient::Patient;
+use crate::response::ResponseBody;
 
 /// Streams at once in one HTTP/2 connection; browsers and proxies expect at least 100.
 const STREAMS_MAX: u32 = 256;
@@ -47,7 +46,7 @@ pub(crate) trait Handler: Clone + Send + Sync + 'static {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
-    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    ) -> impl Future<Output = Response<ResponseBody>> + Send;
 }
 
 /// When a listener stops, and who waits for its connections.

@@ -40,6 +40,8 @@ pub(crate) struct Metrics {
     pub(crate) attempts_again: Counter,
     pub(crate) cancels: Counter,
     pub(crate) cancels_dropped: Counter,
+    pub(crate) direct_opened: Counter,
+    pub(crate) direct_refused: Counter,
 }
 
 impl Metrics {
@@ -55,6 +57,8 @@ impl Metrics {
             attempts_again: Counter::default(),
             cancels: Counter::default(),
             cancels_dropped: Counter::default(),
+            direct_opened: Counter::default(),
+            direct_refused: Counter::default(),
         }
     }
 
@@ -85,6 +89,8 @@ pub(crate) fn registry(core: &Arc<Core>) -> Registry {
         ("attempts_again", "Idempotent calls published once more", &metrics.attempts_again),
         ("cancels", "Calls cancelled since their client left", &metrics.cancels),
         ("cancels_dropped", "Cancels that found no room or no link", &metrics.cancels_dropped),
+        ("direct_opened", "Streams that runners opened", &metrics.direct_opened),
+        ("direct_refused", "Streams with a token that no call waits for", &metrics.direct_refused),
     ];
     for (name, help, counter) in counters {
         registry.register(name, help, counter.clone());
@@ -114,6 +120,7 @@ impl Collector for Gauges {
             ("calls_in_flight", "Requests that hold a place", core.in_flight.load(Ordering::Relaxed) as u64),
             ("calls_pending", "Calls that wait for a reply", core.pending.len() as u64),
             ("buffered_bytes", "Bytes of bodies in memory", core.budget.used()),
+            ("direct_streams", "Streams open now", core.streams.load(Ordering::Relaxed) as u64),
             ("link_up", "Whether there is a link to the broker", u64::from(core.uplink.current().is_some())),
         ];
         for (name, help, value) in gauges {

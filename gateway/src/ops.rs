@@ -15,6 +15,7 @@ use tracing::warn;
 
 use crate::core::Core;
 use crate::listen::Handler;
+use crate::response::ResponseBody;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -29,7 +30,7 @@ pub(crate) struct Ops {
 }
 
 impl Handler for Ops {
-    async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr) -> Response<Full<Bytes>> {
+    async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr) -> Response<ResponseBody> {
         match request.uri().path() {
             "/livez" => answer(StatusCode::OK, PLAIN, "ok\n".to_owned()),
             "/readyz" => self.readiness(),
@@ -40,7 +41,7 @@ impl Handler for Ops {
 }
 
 impl Ops {
-    fn readiness(&self) -> Response<Full<Bytes>> {
+    fn readiness(&self) -> Response<ResponseBody> {
         let why_not = if self.leaving.is_cancelled() {
             "stopping\n"
         } else if !self.core.tables.is_synced() {
@@ -53,7 +54,7 @@ impl Ops {
         answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, why_not.to_owned())
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Response<ResponseBody> {
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &self.registry) {
             warn!(%error, "could not write the metrics");
@@ -63,8 +64,8 @@ impl Ops {
     }
 }
 
-fn answer(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn answer(status: StatusCode, kind: &'static str, text: String) -> Response<ResponseBody> {
+    let mut response = Response::new(Full::new(Bytes::from(text)).into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

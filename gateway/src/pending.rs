@@ -11,10 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use funcatron_broker::envelope::Envelope;
-use funcatron_broker::message::{Call, DecodeError, Outcome, Reply, Unread};
+use funcatron_broker::message::{Call, DecodeError, Outcome, ReadHeadError, Reply, Token, Unread};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
+
+use crate::body::ReadBodyError;
+use crate::direct::{DirectAnswer, Upload};
 
 /// Locks that calls are spread over: far more than cores, so that two rarely meet.
 const SHARDS: usize = 64;
@@ -28,6 +32,10 @@ pub(crate) enum Signal {
     Returned,
     /// The link over which it was published is down.
     LinkLost,
+    /// An answer that comes over its stream, or why what began there is none.
+    Direct(Box<Result<DirectAnswer, ReadHeadError>>),
+    /// Its request's body did not come whole.
+    BodyLost(ReadBodyError),
 }
 
 /// What became of a reply or a returned message.
@@ -50,6 +58,35 @@ struct Entry {
     epoch: u64,
     user: Arc<str>,
     tell: oneshot::Sender<Signal>,
+    stream: Stream,
+}
+
+/// The stream of an attempt. Its token ends with its entry, and so with the call's answer, deadline and cancellation.
+#[derive(Debug)]
+enum Stream {
+    /// Nobody may open one, or not again.
+    Closed,
+    /// Whoever has the token may open it.
+    Offered(Offered),
+    /// It is open, until this is dropped.
+    Open(#[expect(dead_code, reason = "its end is what counts")] DropGuard),
+}
+
+/// What is offered to the runner of one attempt.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    pub(crate) token: Token,
+    /// The request's body, where it is not in the message.
+    pub(crate) upload: Option<Arc<Upload>>,
+}
+
+/// A stream that was opened with the right token.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) attempt: u32,
+    pub(crate) upload: Option<Arc<Upload>>,
+    /// Cancelled when its attempt is over.
+    pub(crate) over: CancellationToken,
 }
 
 /// A UUIDv7's last half is random already.
@@ -100,9 +137,11 @@ impl Pending {
         attempt: u32,
         epoch: u64,
         user: &Arc<str>,
+        offered: Option<Offered>,
     ) -> oneshot::Receiver<Signal> {
         let (tell, told) = oneshot::channel();
-        let entry = Entry { attempt, epoch, user: Arc::clone(user), tell };
+        let stream = offered.map_or(Stream::Closed, Stream::Offered);
+        let entry = Entry { attempt, epoch, user: Arc::clone(user), tell, stream };
         if self.shard(id).lock().insert(id, entry).is_none() {
             self.count.fetch_add(1, Ordering::Relaxed);
         }
@@ -141,6 +180,38 @@ impl Pending {
         let told = entry.map(|entry| entry.tell.send(Signal::Reply(reply())));
         // A call that left a moment ago hears nothing any more.
         if told.is_some_and(|told| told.is_err()) { Settled::Late } else { verdict }
+    }
+
+    /// Opens the stream of a call's attempt, if this is its token and it was not used before.
+    pub(crate) fn open(&self, id: Uuid, token: Token) -> Option<Opened> {
+        let mut shard = self.shard(id).lock();
+        let entry = shard.get_mut(&id)?;
+        let Stream::Offered(Offered { token: expected, upload }) = &mut entry.stream else { return None };
+        if *expected != token {
+            return None;
+        }
+        let (upload, over) = (upload.take(), CancellationToken::new());
+        entry.stream = Stream::Open(over.clone().drop_guard());
+        Some(Opened { attempt: entry.attempt, upload, over })
+    }
+
+    /// Tells a call of the answer that has begun on its stream; says whether it still waited.
+    pub(crate) fn settle_direct(
+        &self,
+        id: Uuid,
+        attempt: u32,
+        answer: Result<DirectAnswer, ReadHeadError>,
+    ) -> bool {
+        let entry = self.take(id, |entry| entry.attempt == attempt);
+        entry.is_some_and(|entry| entry.tell.send(Signal::Direct(Box::new(answer))).is_ok())
+    }
+
+    /// Tells a call whatever else ends its wait.
+    pub(crate) fn tell(&self, id: Uuid, signal: Signal) {
+        if let Some(entry) = self.take(id, |_| true) {
+            // Whoever left a moment ago hears nothing any more.
+            let _ = entry.tell.send(signal);
+        }
     }
 
     /// Tells a call that no queue took it.
@@ -214,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn a_reply_reaches_its_call_once() {
         let (pending, id) = (Pending::new(), Uuid::now_v7());
-        let told = pending.insert(id, 1, 1, &user());
+        let told = pending.insert(id, 1, 1, &user(), None);
         assert_eq!(pending.settle(reply(id, SHOP, 1, ANSWER)), Settled::Told);
         assert!(matches!(told.await.unwrap(), Signal::Reply(_)));
         assert_eq!(pending.settle(reply(id, SHOP, 1, ANSWER)), Settled::Late);
@@ -224,7 +295,7 @@ mod tests {
     #[test]
     fn a_forged_reply_is_refused_and_the_call_waits_on() {
         let (pending, id) = (Pending::new(), Uuid::now_v7());
-        let _told = pending.insert(id, 1, 1, &user());
+        let _told = pending.insert(id, 1, 1, &user(), None);
         for sender in [None, Some(""), Some("i.team-a.shop2"), Some("i.team-b.shop")] {
             assert_eq!(pending.settle(reply(id, sender, 1, ANSWER)), Settled::Forged, "{sender:?}");
         }
@@ -238,8 +309,8 @@ mod tests {
     #[test]
     fn of_an_earlier_attempt_only_an_answer_counts() {
         let (pending, id) = (Pending::new(), Uuid::now_v7());
-        let _first = pending.insert(id, 1, 1, &user());
-        let mut second = pending.insert(id, 2, 1, &user());
+        let _first = pending.insert(id, 1, 1, &user(), None);
+        let mut second = pending.insert(id, 2, 1, &user(), None);
         assert_eq!(pending.len(), 1);
         assert_eq!(pending.settle(reply(id, SHOP, 1, Outcome::RunnerLost)), Settled::Late);
         assert_eq!(pending.returned(&message(id, 1)), Settled::Late);
@@ -251,7 +322,7 @@ mod tests {
     #[test]
     fn a_returned_message_is_told_to_its_own_attempt() {
         let (pending, id) = (Pending::new(), Uuid::now_v7());
-        let mut told = pending.insert(id, 2, 1, &user());
+        let mut told = pending.insert(id, 2, 1, &user(), None);
         assert_eq!(pending.returned(&message(id, 2)), Settled::Told);
         assert!(matches!(told.try_recv(), Ok(Signal::Returned)));
         assert!(!pending.remove(id));
@@ -260,8 +331,9 @@ mod tests {
     #[test]
     fn a_lost_link_is_told_to_its_own_calls_alone() {
         let pending = Pending::new();
-        let mut over: Vec<_> = (0..200).map(|_| pending.insert(Uuid::now_v7(), 1, 1, &user())).collect();
-        let mut other = pending.insert(Uuid::now_v7(), 1, 2, &user());
+        let mut over: Vec<_> =
+            (0..200).map(|_| pending.insert(Uuid::now_v7(), 1, 1, &user(), None)).collect();
+        let mut other = pending.insert(Uuid::now_v7(), 1, 2, &user(), None);
         assert_eq!((pending.link_lost(1), pending.len()), (200, 1));
         assert!(over.iter_mut().all(|told| matches!(told.try_recv(), Ok(Signal::LinkLost))));
         assert!(other.try_recv().is_err());

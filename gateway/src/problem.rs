@@ -8,6 +8,9 @@ use http_body_util::Full;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::body::ReadBodyError;
+use crate::response::ResponseBody;
+
 /// Names the call in every answer.
 pub(crate) const FN_CALL_ID: HeaderName = HeaderName::from_static("fn-call-id");
 /// Long enough for a link or a revision to come back, short enough not to be felt.
@@ -149,13 +152,23 @@ impl Problem {
         text.to_owned()
     }
 
+    /// Of a request whose body did not come.
+    pub(crate) fn unread(error: &ReadBodyError) -> Self {
+        match error {
+            ReadBodyError::TooLarge(limit) => Self::BodyTooLarge(*limit),
+            ReadBodyError::TooSlow => Self::BodyTooSlow,
+            ReadBodyError::NoRoom => Self::GatewayBusy,
+            ReadBodyError::Broken => Self::BadRequest("the body broke off or is malformed"),
+        }
+    }
+
     /// Status of the answer.
     pub(crate) fn status(&self) -> StatusCode {
         self.row().0
     }
 
     /// The answer, naming the call.
-    pub(crate) fn into_response(self, call: Uuid) -> Response<Full<Bytes>> {
+    pub(crate) fn into_response(self, call: Uuid) -> Response<ResponseBody> {
         let (status, slug, title) = self.row();
         let detail = self.detail();
         let document = Document {
@@ -167,7 +180,7 @@ impl Problem {
             instance: call.urn().to_string(),
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Full::new(Bytes::from(body)));
+        let mut response = Response::new(Full::new(Bytes::from(body)).into());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

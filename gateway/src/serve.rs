@@ -9,7 +9,7 @@ use funcatron_broker::message::{CallId, Cancel};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -25,6 +25,8 @@ use crate::tables::TableStore;
 
 /// Whatever is left of the broker link after the drain ends within this time.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a drain looks whether all calls have been answered: far below what a client notices.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why a gateway does not serve.
 #[derive(Debug, Error)]
@@ -66,14 +68,17 @@ impl Bound {
 }
 
 impl Gateway {
-    /// Listens on all three addresses; a port 0 is the kernel's choice. An empty `internal_base` becomes the address that
-    /// the internal listener got.
+    /// Listens on all three addresses; a port 0 is the kernel's choice. An empty `internal_base` or `direct_at` becomes
+    /// the address that the internal listener got.
     pub async fn bind(mut config: GatewayConfig) -> Result<Self, GatewayError> {
         let public = Bound::bind("functions", config.public).await?;
         let internal = Bound::bind("the cluster's inside", config.internal).await?;
         let ops = Bound::bind("probes and metrics", config.ops).await?;
         if config.internal_base.is_empty() {
             config.internal_base = format!("http://{}", internal.address);
+        }
+        if config.direct_at.is_empty() {
+            config.direct_at = internal.address.to_string();
         }
         Ok(Self { config, public, internal, ops })
     }
@@ -115,18 +120,23 @@ impl Gateway {
         link_tasks.spawn(Arc::clone(&core.outlet).run(connector, link_stop.clone()));
         link_tasks.spawn(publish_cancels(Arc::clone(&core), cancelled, link_stop.clone()));
 
-        let (doors, probes) = (lifetime(), lifetime());
+        let (doors, inner_doors, probes) = (lifetime(), lifetime(), lifetime());
         let registry = Arc::new(registry(&core));
         let doorkeeper = |door| Doorkeeper { core: Arc::clone(&core), door };
         let ops_handler = Ops { core: Arc::clone(&core), registry, leaving: shutdown.clone() };
         open(public, &limits, doorkeeper(Door::Public), &doors);
-        open(internal, &limits, doorkeeper(Door::Internal), &doors);
+        open(internal, &limits, doorkeeper(Door::Internal), &inner_doors);
         open(ops, &limits, ops_handler, &probes);
 
         shutdown.cancelled().await;
         tokio::time::sleep(limits.lame_duck).await;
         info!(in_flight = core.pending.len(), "draining");
-        close(&doors, &limits).await;
+        let deadline = Instant::now() + limits.drain_timeout;
+        doors.drain.cancel();
+        // A call that was accepted may still be answered over a stream, which its runner has yet to open.
+        let _ = timeout_at(deadline, until_answered(&core)).await;
+        close(&doors, deadline).await;
+        close(&inner_doors, deadline).await;
         link_stop.cancel();
         link_tasks.close();
         if timeout(CLOSE_TIMEOUT, link_tasks.wait()).await.is_err() {
@@ -164,10 +174,18 @@ fn open<H: Handler>(bound: Bound, limits: &Arc<Limits>, handler: H, lifetime: &L
     lifetime.connections.spawn(accept);
 }
 
-async fn close(doors: &Lifetime, limits: &Limits) {
+/// Comes back once no call waits for its answer to begin.
+async fn until_answered(core: &Core) {
+    let mut looks = tokio::time::interval(LOOK);
+    while core.pending.len() > 0 {
+        looks.tick().await;
+    }
+}
+
+async fn close(doors: &Lifetime, deadline: Instant) {
     doors.drain.cancel();
     doors.connections.close();
-    if timeout(limits.drain_timeout, doors.connections.wait()).await.is_err() {
+    if timeout_at(deadline, doors.connections.wait()).await.is_err() {
         warn!(connections = doors.connections.len(), "calls did not finish in the drain time");
         doors.abort.cancel();
         doors.connections.wait().await;

@@ -7,8 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use funcatron_broker::envelope::Envelope;
 use funcatron_broker::message::{
-    AGE_DEFAULT_MS, Call, CallEvent, CallId, EncodeError, Happened, Intent, RecordedRequest, Source,
+    AGE_DEFAULT_MS, Call, CallEvent, CallId, EncodeError, Happened, Intent, Offer, RecordedRequest, Source,
+    Token,
 };
+use funcatron_crds::Direct;
 use funcatron_routing::CallPolicy;
 use funcatron_routing::app_table::AsyncPolicy;
 use http::{HeaderMap, HeaderName, Method};
@@ -17,6 +19,8 @@ use uuid::Uuid;
 
 use crate::apps::{AppPart, FnPart, RevisionPart};
 use crate::core::unix_ms;
+use crate::direct::UploadOwner;
+use crate::pending::Offered;
 use crate::uplink::Session;
 
 /// The client's word that the same request may come twice (draft-ietf-httpapi-idempotency-key-header).
@@ -43,6 +47,8 @@ pub(crate) struct Content {
     pub(crate) url: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// The body, where it goes past the message.
+    pub(crate) upload: Option<UploadOwner>,
 }
 
 /// A call that is to be dispatched.
@@ -52,7 +58,10 @@ pub(crate) struct Submission {
     pub(crate) function: Arc<FnPart>,
     pub(crate) clock: Clock,
     /// Whether it may run again where it is not known to have run.
-    pub(crate) idempotent: bool,
+    idempotent: bool,
+    /// Whether its bodies may go past the broker.
+    streams: bool,
+    upload: Option<UploadOwner>,
     call: Call,
 }
 
@@ -89,10 +98,11 @@ impl Submission {
     pub(crate) fn new(id: Uuid, to: Destination, content: Content) -> Self {
         let now_unix_ms = unix_ms();
         let Destination { app, function, intent, policy, operation, template, params } = to;
-        let Content { method, url, headers, body } = content;
+        let Content { method, url, headers, body, upload } = content;
         let timeout_ms = policy.timeout_ms.unwrap_or(function.timeout_ms);
         let clock = Clock::start(Duration::from_millis(timeout_ms));
         let idempotent = is_idempotent(policy, &method, &headers);
+        let streams = policy.direct != Some(Direct::Never);
         let call = Call {
             id: CallId::from_uuid(id),
             reply_to: None,
@@ -113,14 +123,36 @@ impl Submission {
             template,
             params,
             headers,
+            direct: None,
             body,
         };
-        Self { app, function, clock, idempotent, call }
+        Self { app, function, clock, idempotent, streams, upload, call }
     }
 
     /// Its id, the same on every attempt.
     pub(crate) fn id(&self) -> Uuid {
         self.call.id.uuid()
+    }
+
+    /// Whether it may run again where it is not known to have run: not, once a byte of its body has left.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.idempotent && !self.upload.as_ref().is_some_and(UploadOwner::is_begun)
+    }
+
+    /// The body that goes past the message, for an answer during which more of it may go.
+    pub(crate) fn take_upload(&mut self) -> Option<UploadOwner> {
+        self.upload.take()
+    }
+
+    /// Offers the runner of the next attempt a stream, where it may have one.
+    pub(crate) fn offer(&mut self, at: &str) -> Option<Offered> {
+        let upload = self.upload.as_ref();
+        self.call.direct = self.streams.then(|| {
+            let (at, token) = (at.to_owned(), Token::fresh());
+            Offer { at, token, body: upload.is_some() }
+        });
+        let upload = upload.map(UploadOwner::share);
+        self.call.direct.as_ref().map(|Offer { token, .. }| Offered { token: *token, upload })
     }
 
     /// The message of one attempt.

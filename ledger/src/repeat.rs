@@ -122,6 +122,7 @@ fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> 
         persistent: true,
         attempt: 1,
         attempts_max: None,
+        direct: None,
         intent: request.intent,
         method: method.map_err(|_| RepeatError::NotKept("its method is not an HTTP method"))?,
         url: request.url,

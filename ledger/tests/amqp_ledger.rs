@@ -155,6 +155,7 @@ fn call() -> Call {
         persistent: true,
         attempt: 1,
         attempts_max: None,
+        direct: None,
         intent: Intent::Invoke,
         method: Method::POST,
         url: "http://shop.example.com/mail".into(),

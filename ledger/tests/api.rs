@@ -73,6 +73,7 @@ fn call() -> Call {
         persistent: true,
         attempt: 1,
         attempts_max: None,
+        direct: None,
         intent: Intent::HttpRequest,
         method: Method::POST,
         url: "http://shop.example.com/mail/7".into(),

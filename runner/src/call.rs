@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use funcatron_broker::link::{Delivery, Envelope};
 use funcatron_broker::message::{
-    ATTEMPTS_DEFAULT, Call, CallEvent, CallId, Outcome, Reply, ReportEvent, is_ours,
+    ATTEMPTS_DEFAULT, Call, CallEvent, CallId, Offer, Outcome, Reply, ReportEvent, is_ours,
 };
 use funcatron_crds::RevisionName;
 use http::{HeaderMap, Request};
@@ -17,9 +17,11 @@ use tracing::warn;
 
 use crate::admission::{Admission, Start, admit};
 use crate::cancelled::Cancelled;
+use crate::direct::{DirectCall, Gateways, Met};
 use crate::durable::{self, Attempt, Next};
 use crate::http_stream::answer::{self, Answer};
-use crate::http_stream::client::ExchangeError;
+use crate::http_stream::body::RequestBody;
+use crate::http_stream::client::{ExchangeError, Exchanged, Keep};
 use crate::http_stream::request;
 use crate::instance::{Breakage, Instance};
 use crate::session::{Identity, News, Session, now_ms};
@@ -27,7 +29,7 @@ use crate::settler::{Last, LastWord};
 use crate::slots::Lane;
 
 /// A function's library that keeps the deadline itself answers 504 right at it, and its process need not die.
-const KILL_GRACE: Duration = Duration::from_millis(100);
+pub(crate) const KILL_GRACE: Duration = Duration::from_millis(100);
 
 /// A delivery that is to run.
 #[derive(Debug)]
@@ -46,6 +48,14 @@ enum Work {
 }
 
 impl Work {
+    /// The stream that its gateway offers.
+    fn take_offer(&mut self) -> Option<(CallId, Offer)> {
+        match self {
+            Self::Call(call) => Some(call.id).zip(call.direct.take()),
+            Self::Event(_) => None,
+        }
+    }
+
     fn asker(&self) -> Option<Asker> {
         match self {
             Self::Call(call) => Asker::of(call),
@@ -189,19 +199,21 @@ pub(crate) struct Caller {
     pub identity: Arc<Identity>,
     pub cancelled: Arc<Cancelled>,
     pub revision: RevisionName,
+    pub gateways: Arc<Gateways>,
     /// How long one attempt at an event may take.
     pub timeout_ms: u64,
 }
 
 /// What an attempt came to.
-struct Attempted {
+pub(crate) struct Attempted {
     outcome: Outcome,
     headers: HeaderMap,
     body: Bytes,
 }
 
 impl Attempted {
-    fn not(outcome: Outcome, words: impl Into<Bytes>) -> Self {
+    /// Anything but an answer.
+    pub(crate) fn not(outcome: Outcome, words: impl Into<Bytes>) -> Self {
         Self { outcome, headers: HeaderMap::new(), body: words.into() }
     }
 }
@@ -227,13 +239,29 @@ impl Caller {
                 return Some(job);
             }
         };
-        let Job { lane, work, attempt: number, unsettled } = job;
+        let Job { lane, mut work, attempt: number, unsettled } = job;
         if let Some(number) = &number {
             self.began(number, &unsettled.session).await;
         }
-        let (asker, request) = Self::request_of(work, &unsettled.delivery, limit);
-        let exchange = instance.exchange(connection, request);
-        let Attempted { outcome, headers, body } = attempt(instance, exchange, limit).await;
+        let offered = work.take_offer();
+        let (mut asker, request) = Self::request_of(work, &unsettled.delivery, limit);
+        let met = match offered {
+            None => {
+                let exchange = instance.exchange(connection, request.map(RequestBody::from), Keep::Whole);
+                Met::Reply(attempt(instance, exchange, limit).await)
+            }
+            Some((id, offer)) => {
+                let gateways = &self.gateways;
+                DirectCall { gateways, instance, id, offer, limit }.run(connection, request).await
+            }
+        };
+        let Attempted { outcome, headers, body } = match met {
+            Met::Reply(attempted) => attempted,
+            Met::Settled => {
+                asker = None;
+                Attempted::not(Outcome::Expired, Bytes::new())
+            }
+        };
         let next = match (&number, lane) {
             (Some(number), _) => number.next(outcome),
             (None, Lane::Durable) => durable::after_event(outcome, delivered(&unsettled.delivery)),
@@ -330,7 +358,17 @@ async fn attempt(instance: &Instance, mut exchange: crate::instance::Exchange, l
             return Attempted::not(Outcome::TimedOut, "the function did not answer in time");
         }
     };
-    match answer.map(answer::read) {
+    match answer {
+        Ok(Exchanged::Whole(response)) => judge(instance, Ok(answer::read(response))),
+        // Nobody offered a stream for it.
+        Ok(Exchanged::Coming(_)) => judge(instance, Err(ExchangeError::TooLarge)),
+        Err(error) => judge(instance, Err(error)),
+    }
+}
+
+/// What an answer comes to, for its call and for the process that gave it.
+pub(crate) fn judge(instance: &Instance, answer: Result<Answer, ExchangeError>) -> Attempted {
+    match answer {
         Ok(Answer::Answered { status, headers, body }) => {
             Attempted { outcome: Outcome::Answer(status), headers, body }
         }

@@ -63,8 +63,15 @@ pub(crate) async fn run(
     let (_durable, durable) = watch::channel(durable);
     let draining = CancellationToken::new();
     let (identity, cancelled) = (Arc::clone(&links.identity), Arc::clone(&links.cancelled));
+    let gateways = Arc::clone(&links.gateways);
     let hosting = Hosting {
-        caller: Arc::new(Caller { identity, cancelled, timeout_ms, revision: subject.revision.clone() }),
+        caller: Arc::new(Caller {
+            identity,
+            cancelled,
+            gateways,
+            timeout_ms,
+            revision: subject.revision.clone(),
+        }),
         queue,
         durable,
         concurrency,

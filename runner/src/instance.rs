@@ -4,19 +4,18 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
-use http_body_util::Full;
+use http::Request;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::http_stream::client::{Connection, ExchangeError, Pool};
+use crate::http_stream::body::RequestBody;
+use crate::http_stream::client::{Connection, ExchangeError, Exchanged, Keep, Pool};
 use crate::http_stream::socket::ConnectError;
 use crate::session::News;
 
 /// An exchange that may outlive its call.
-pub(crate) type Exchange = BoxFuture<'static, Result<Response<Bytes>, ExchangeError>>;
+pub(crate) type Exchange = BoxFuture<'static, Result<Exchanged, ExchangeError>>;
 
 /// How a function process broke the contract.
 pub(crate) enum Breakage {
@@ -63,9 +62,13 @@ impl Instance {
     }
 
     /// Sends a request. The exchange owns what it needs.
-    pub(crate) fn exchange(&self, connection: Connection, request: Request<Full<Bytes>>) -> Exchange {
-        let pool = Arc::clone(&self.pool);
-        Box::pin(async move { pool.exchange(connection, request).await })
+    pub(crate) fn exchange(
+        &self,
+        connection: Connection,
+        request: Request<RequestBody>,
+        keep: Keep,
+    ) -> Exchange {
+        Box::pin(Arc::clone(&self.pool).exchange(connection, request, keep))
     }
 
     /// No further call starts here.

@@ -1,7 +1,7 @@
 //! The runner: message in, function called, reply out; wakes, slots, drain.
 //!
 //! Consumes the queues of the revisions it hosts and calls their functions over Fn's http-stream contract. Speaks to
-//! the broker, to a function's or a host's Unix socket and to the gateway's bundles, and never to Kubernetes.
+//! the broker, to a function's or a host's Unix socket and to the gateways' inner listeners, and never to Kubernetes.
 
 mod admission;
 mod backoff;
@@ -11,6 +11,7 @@ mod code_store;
 mod config;
 mod control;
 mod dedicated;
+mod direct;
 mod durable;
 mod env;
 mod fetch;

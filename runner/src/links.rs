@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 use crate::cancelled::Cancelled;
+use crate::direct::Gateways;
 use crate::session::{Identity, Session, Sessions, now_ms};
 
 /// A frozen broker must not hold up a shutdown.
@@ -31,6 +32,7 @@ enum BeginError {
 pub(crate) struct Links {
     pub identity: Arc<Identity>,
     pub cancelled: Arc<Cancelled>,
+    pub gateways: Arc<Gateways>,
     sessions: watch::Sender<Option<Arc<Session>>>,
     /// Ends the last session, once everything in hand is settled.
     finished: CancellationToken,
@@ -53,7 +55,8 @@ impl Drop for Begun {
 impl Links {
     pub(crate) fn new(identity: Arc<Identity>) -> Self {
         let (sessions, _) = watch::channel(None);
-        Self { identity, cancelled: Arc::default(), sessions, finished: CancellationToken::new() }
+        let (cancelled, gateways) = (Arc::default(), Gateways::new());
+        Self { identity, cancelled, gateways, sessions, finished: CancellationToken::new() }
     }
 
     pub(crate) fn sessions(&self) -> Sessions {

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
 use crate::link::HEADERS_MAX;
-use crate::message::{CallId, DecodeError, EncodeError, WIRE_HEADER, WIRE_VERSION, fields, http_headers};
+use crate::message::{
+    CallId, DecodeError, EncodeError, Offer, WIRE_HEADER, WIRE_VERSION, fields, http_headers,
+};
 
 /// AMQP's `type` of a call.
 const KIND: &str = "call";
@@ -89,6 +91,8 @@ pub struct Call {
     pub params: Vec<(String, String)>,
     /// The HTTP headers, `Content-Type` among them.
     pub headers: HeaderMap,
+    /// The stream on which its bodies may go past the broker; absent, all goes in messages.
+    pub direct: Option<Offer>,
     /// The HTTP body.
     pub body: Bytes,
 }
@@ -128,6 +132,8 @@ struct Head<'a> {
     template: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     params: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    direct: Option<Cow<'a, Offer>>,
 }
 
 /// What is read of a head that makes no sense as a whole.
@@ -175,6 +181,7 @@ impl Call {
             operation: self.operation.as_deref().map(Cow::from),
             template: self.template.as_deref().map(Cow::from),
             params: params.map(|(name, value)| (name.into(), value.into())).collect(),
+            direct: self.direct.as_ref().map(Cow::Borrowed),
         };
         serde_json::to_string(&head).expect("text and numbers are JSON")
     }
@@ -233,6 +240,7 @@ impl Call {
             template: head.template.map(Cow::into_owned),
             params: params.map(|(name, value)| (name.into_owned(), value.into_owned())).collect(),
             headers: http,
+            direct: head.direct.map(Cow::into_owned),
             body,
         })
     }

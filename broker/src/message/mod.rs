@@ -5,6 +5,7 @@
 //! what is missing, wrongly typed or too much is an error that names it. Never performs I/O.
 
 mod call;
+mod direct;
 mod events;
 mod fields;
 mod http_headers;
@@ -16,6 +17,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use call::{AGE_DEFAULT_MS, ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
+pub use direct::{AnswerHead, AnswerHeadReader, DIRECT_BYTES_MIN, DIRECT_PATH, Offer, ReadHeadError, Token};
 pub use events::{
     AppEvent, BODY_BYTES_KEPT, CallEvent, Claim, Claimed, Ended, Happened, LOG_BYTES_KEPT, LedgerMessage,
     Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, is_redacted, redact,

@@ -29,8 +29,13 @@ fn call() -> Call {
         template: Some("/orders/{id}".to_owned()),
         params: vec![("id".to_owned(), "7".to_owned())],
         headers: HeaderMap::from_iter([(CONTENT_TYPE, HttpValue::from_static("text/plain"))]),
+        direct: Some(offer(false)),
         body: Bytes::from_static(b"body"),
     }
+}
+
+fn offer(body: bool) -> Offer {
+    Offer { at: "[fd00::7]:8081".to_owned(), token: Token::parse("AAECAwQFBgcICQoLDA0ODw").unwrap(), body }
 }
 
 fn reply() -> Reply {
@@ -60,6 +65,7 @@ fn a_call_stands_on_the_wire_as_documented() {
         "method": "POST", "url": "http://shop.example.com/v1/orders/7?x=1",
         "app": "shop", "fn": "orders", "revision": "orders-1a2b3c4d",
         "operation": "getOrder", "template": "/orders/{id}", "params": {"id": "7"},
+        "direct": {"at": "[fd00::7]:8081", "token": "AAECAwQFBgcICQoLDA0ODw"},
     });
     assert_eq!(head, expected);
     assert_eq!(envelope.body, "body", "the HTTP body, untouched");
@@ -379,6 +385,7 @@ prop_compose! {
         (operation, template) in (any::<Option<String>>(), any::<Option<String>>()),
         params in proptest::collection::btree_map("[a-z]{1,20}", ".{0,40}", 0..5),
         headers in http_headers(),
+        direct in any::<Option<bool>>(),
         body in proptest::collection::vec(any::<u8>(), 0..200),
     ) -> Call {
         Call {
@@ -388,6 +395,7 @@ prop_compose! {
             url, app, fn_name, revision, operation, template,
             params: params.into_iter().collect(),
             headers,
+            direct: direct.map(offer),
             body: body.into(),
         }
     }

@@ -217,6 +217,7 @@ fn gateway_config(args: &DevArgs) -> anyhow::Result<GatewayConfig> {
         ops: local(0),
         gateway_hostname: String::new(),
         internal_base: String::new(),
+        direct_at: String::new(),
         signing_key: SigningKey::new(&rand::random::<[u8; 32]>())?,
         serve_by_host: HostPolicy::Dev,
         limits: funcatron_gateway::Limits::default(),

@@ -38,6 +38,7 @@ pub(crate) fn gateway(url: &str, installation: &str) -> Result<()> {
             ops: any,
             gateway_hostname: String::new(),
             internal_base: String::new(),
+            direct_at: String::new(),
             signing_key: SigningKey::new(&KEY).context("make a key")?,
             serve_by_host: HostPolicy::Dev,
             limits: Limits::default(),

@@ -102,7 +102,7 @@ async fn a_body_above_the_limit_is_413_by_its_length_or_while_it_is_read() {
     let declared = send(fixture.public, Method::POST, HOST, "/page", &[], vec![b'x'; 1001]).await;
     assert_eq!((declared.status, declared.problem().as_str()), (413, "body-too-large"));
     let chunk = format!("3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001));
-    let head = "POST /page HTTP/1.1\r\nhost: shop.example.com\r\ntransfer-encoding: chunked\r\n";
+    let head = "POST /kept HTTP/1.1\r\nhost: shop.example.com\r\ntransfer-encoding: chunked\r\n";
     let chunked = format!("{head}connection: close\r\n\r\n{chunk}");
     let answer = crate::connections::raw(fixture.public, &chunked).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");

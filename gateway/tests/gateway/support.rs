@@ -16,7 +16,7 @@ use funcatron_broker::message::{Call, Outcome, Reply};
 use funcatron_broker::names::{AppNames, Installation};
 use funcatron_broker::topology;
 use funcatron_crds::address::SigningKey;
-use funcatron_crds::{Digest, RevisionName};
+use funcatron_crds::{Digest, Direct, RevisionName};
 use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
 use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry};
 use funcatron_routing::{
@@ -115,6 +115,7 @@ pub(crate) fn config(policy: HostPolicy, limits: Limits) -> GatewayConfig {
         ops: any,
         gateway_hostname: if policy == HostPolicy::Dev { String::new() } else { OWN_HOST.into() },
         internal_base: String::new(),
+        direct_at: String::new(),
         signing_key: key(),
         serve_by_host: policy,
         limits,
@@ -236,8 +237,16 @@ fn site() -> RouteTable {
             call: CallPolicy { is_async: true, ..CallPolicy::default() },
             ..rule(None, "/later", "page", None)
         },
+        direct("/kept", Direct::Never),
+        direct("/always", Direct::Always),
     ];
     route("shop", "site", &[HOST.to_owned()], &rules)
+}
+
+/// All below a path, its bodies past the broker or not.
+fn direct(path: &str, direct: Direct) -> ExplicitRule {
+    let call = CallPolicy { direct: Some(direct), ..CallPolicy::default() };
+    ExplicitRule { call, ..rule(None, path, "page", None) }
 }
 
 /// A runner that a test plays.

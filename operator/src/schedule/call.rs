@@ -87,6 +87,7 @@ pub fn message(
         persistent: true,
         attempt: 1,
         attempts_max: None,
+        direct: None,
         intent: Intent::Invoke,
         method: Method::POST,
         url: url.to_owned(),

@@ -10,7 +10,7 @@ const HTTP_STATUS: HeaderName = HeaderName::from_static("fn-http-status");
 
 /// What a function's answer means.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum Answer<B = Bytes> {
     /// It ran; this goes to whoever asked.
     Answered {
         /// The function's own status, 200 where it names none.
@@ -18,7 +18,7 @@ pub(crate) enum Answer {
         /// Its headers, unwrapped.
         headers: HeaderMap,
         /// Its body, untouched.
-        body: Bytes,
+        body: B,
     },
     /// The function's library says that it failed; the process is well.
     Failed,
@@ -28,8 +28,22 @@ pub(crate) enum Answer {
     Nonsense(&'static str),
 }
 
+impl Answer<()> {
+    /// The same, of an answer whose body plays no part.
+    pub(crate) fn without_body(self) -> Answer {
+        match self {
+            Self::Answered { status, headers, body: () } => {
+                Answer::Answered { status, headers, body: Bytes::new() }
+            }
+            Self::Failed => Answer::Failed,
+            Self::TimedOut => Answer::TimedOut,
+            Self::Nonsense(why) => Answer::Nonsense(why),
+        }
+    }
+}
+
 /// Reads an answer as Fn's http-stream contract has it.
-pub(crate) fn read(answer: Response<Bytes>) -> Answer {
+pub(crate) fn read<B>(answer: Response<B>) -> Answer<B> {
     let (head, body) = answer.into_parts();
     match head.status {
         StatusCode::OK => match status(&head.headers) {

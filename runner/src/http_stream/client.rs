@@ -11,14 +11,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use funcatron_broker::message::DIRECT_BYTES_MIN;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, Response, response};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 
+use super::body::RequestBody;
 use super::socket::{ConnectError, connect};
 
 /// The broker takes messages of 16 MiB: an answer beyond this could not be sent with its headers.
@@ -28,6 +31,12 @@ const ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Function servers close idle connections after 5 s (Node) or 2 s (some frameworks). A call sent on a connection
 /// just being closed could not be told from one that was run, so a connection idle for this long is not used again.
 const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// How long an answer without a length may take to show that it is small: far more than a function that has its answer
+/// takes to write it, and no time that a reader of a stream would see.
+const SMALL_WAIT: Duration = Duration::from_millis(2);
+/// Events are to be passed on as they are written, the first as well (the HTML standard's server-sent events).
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// Why an exchange gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +66,30 @@ struct Idle {
 /// One connection, for one request at a time.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    driver: Pin<Box<http1::Connection<TokioIo<UnixStream>, Full<Bytes>>>>,
+    sender: http1::SendRequest<RequestBody>,
+    driver: Driver,
+    /// Whether the driver is not to be polled any more.
+    ended: bool,
+}
+
+type Driver = Pin<Box<http1::Connection<TokioIo<UnixStream>, RequestBody>>>;
+
+/// How much of an answer is read before it is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// All of it: there is no other way than a message.
+    Whole,
+    /// What is small; anything else as it comes.
+    Small,
+}
+
+/// A function's answer.
+#[derive(Debug)]
+pub(crate) enum Exchanged {
+    /// It is here.
+    Whole(Response<Bytes>),
+    /// It has begun.
+    Coming(Box<Answering>),
 }
 
 impl Pool {
@@ -75,17 +106,33 @@ impl Pool {
         }
     }
 
-    /// Sends `request` and reads the whole answer.
+    /// Sends `request` and reads the answer, or as much of it as is to be kept.
     pub(crate) async fn exchange(
-        &self,
+        self: Arc<Self>,
         mut connection: Connection,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Bytes>, ExchangeError> {
-        let answer = connection.exchange(request).await?;
+        request: Request<RequestBody>,
+        keep: Keep,
+    ) -> Result<Exchanged, ExchangeError> {
+        let (head, mut body) = connection.send(request).await?.into_parts();
+        let whole = match keep {
+            Keep::Small => connection.read_small(&head.headers, &mut body).await?,
+            Keep::Whole => Read::Ended(connection.read_whole(&mut body).await?),
+        };
+        let (pool, head) = match whole {
+            Read::Begun(first) => {
+                let answering = Answering { pool: self, connection, head: Some(head), first, body };
+                return Ok(Exchanged::Coming(Box::new(answering)));
+            }
+            Read::Ended(whole) => (self, Response::from_parts(head, whole)),
+        };
+        pool.take_back(connection).await;
+        Ok(Exchanged::Whole(head))
+    }
+
+    async fn take_back(&self, mut connection: Connection) {
         if connection.is_reusable().await {
             self.keep(connection);
         }
-        Ok(answer)
     }
 
     /// The connection used last, if it is fresh and the function has not closed it.
@@ -114,26 +161,134 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(ConnectError::Handshake)?;
-        Ok(Self { sender, driver: Box::pin(driver) })
+        Ok(Self { sender, driver: Box::pin(driver), ended: false })
     }
 
     /// Whether another request may be sent: one poll of the driver sees a close or stray bytes.
     async fn is_reusable(&mut self) -> bool {
+        if self.ended {
+            return false;
+        }
         let open = std::future::poll_fn(|cx| Poll::Ready(self.driver.as_mut().poll(cx).is_pending())).await;
+        self.ended = !open;
         open && self.sender.is_ready()
     }
 
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, ExchangeError> {
-        let Self { sender, driver } = self;
-        let call = async move {
-            let (head, body) =
-                sender.send_request(request).await.map_err(ExchangeError::Broken)?.into_parts();
-            Ok(Response::from_parts(head, read_body(body).await?))
-        };
-        let mut call = pin!(call);
-        let mut driven = true;
-        std::future::poll_fn(|cx| poll_both(cx, driver.as_mut(), &mut driven, call.as_mut())).await
+    async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, ExchangeError> {
+        let Self { sender, driver, ended } = self;
+        drive(driver, ended, sender.send_request(request)).await.map_err(ExchangeError::Broken)
     }
+
+    /// The next piece of a body; `None` at its end.
+    async fn piece(&mut self, body: &mut Incoming) -> Option<Result<Bytes, ExchangeError>> {
+        loop {
+            match drive(&mut self.driver, &mut self.ended, body.frame()).await? {
+                Err(error) => return Some(Err(ExchangeError::Broken(error))),
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some(Ok(data));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn read_whole(&mut self, body: &mut Incoming) -> Result<Bytes, ExchangeError> {
+        if body.size_hint().lower() > ANSWER_BODY_BYTES_MAX as u64 {
+            return Err(ExchangeError::TooLarge);
+        }
+        let mut read = Gathered::default();
+        while let Some(data) = self.piece(body).await {
+            read.push(data?);
+            if read.len() > ANSWER_BODY_BYTES_MAX {
+                return Err(ExchangeError::TooLarge);
+            }
+        }
+        Ok(read.finish())
+    }
+
+    /// Reads a body that is small. One of unknown length is given a moment to show that it is: some function libraries
+    /// never say a length.
+    async fn read_small(&mut self, headers: &HeaderMap, body: &mut Incoming) -> Result<Read, ExchangeError> {
+        match body.size_hint().exact() {
+            Some(length) if length <= DIRECT_BYTES_MIN => {
+                return Ok(Read::Ended(self.read_whole(body).await?));
+            }
+            Some(_) => return Ok(Read::Begun(Bytes::new())),
+            None if is_event_stream(headers) => return Ok(Read::Begun(Bytes::new())),
+            None => {}
+        }
+        let (mut read, until) = (Gathered::default(), tokio::time::Instant::now() + SMALL_WAIT);
+        while read.len() as u64 <= DIRECT_BYTES_MIN {
+            match tokio::time::timeout_at(until, self.piece(body)).await {
+                Err(_) => break,
+                Ok(None) => return Ok(Read::Ended(read.finish())),
+                Ok(Some(data)) => read.push(data?),
+            }
+        }
+        Ok(Read::Begun(read.finish()))
+    }
+}
+
+/// As much of a body as was read.
+enum Read {
+    /// All of it.
+    Ended(Bytes),
+    /// More comes.
+    Begun(Bytes),
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let named = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    named.is_some_and(|text| {
+        text.get(..EVENT_STREAM.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM))
+    })
+}
+
+/// An answer that has begun. Dropped before its end, it closes the function's connection.
+#[derive(Debug)]
+pub(crate) struct Answering {
+    pool: Arc<Pool>,
+    connection: Connection,
+    head: Option<response::Parts>,
+    /// What was read already.
+    first: Bytes,
+    body: Incoming,
+}
+
+impl Answering {
+    /// Its status and headers, once.
+    pub(crate) fn take_head(&mut self) -> response::Parts {
+        self.head.take().unwrap_or_else(|| Response::new(()).into_parts().0)
+    }
+
+    /// The length of its body, where the function said it.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// The next piece; `None` at its end.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, ExchangeError>> {
+        if !self.first.is_empty() {
+            return Some(Ok(std::mem::take(&mut self.first)));
+        }
+        self.connection.piece(&mut self.body).await
+    }
+
+    /// Waits for something else while the connection goes on: its request may not have been sent whole.
+    pub(crate) async fn drive<F: Future>(&mut self, other: F) -> F::Output {
+        drive(&mut self.connection.driver, &mut self.connection.ended, other).await
+    }
+
+    /// Keeps the connection for another call, if it may be used again.
+    pub(crate) async fn finish(self) {
+        self.pool.take_back(self.connection).await;
+    }
+}
+
+async fn drive<F: Future>(driver: &mut Driver, ended: &mut bool, other: F) -> F::Output {
+    let mut other = pin!(other);
+    std::future::poll_fn(|cx| poll_both(cx, driver.as_mut(), ended, other.as_mut())).await
 }
 
 /// Polls the call, then the connection under it. A connection that has ended is polled no more: what it had read
@@ -141,37 +296,41 @@ impl Connection {
 fn poll_both<D, C>(
     cx: &mut Context<'_>,
     driver: Pin<&mut D>,
-    driven: &mut bool,
+    ended: &mut bool,
     call: Pin<&mut C>,
 ) -> Poll<C::Output>
 where
     D: Future,
     C: Future,
 {
-    if *driven && driver.poll(cx).is_ready() {
-        *driven = false;
+    if !*ended && driver.poll(cx).is_ready() {
+        *ended = true;
     }
     call.poll(cx)
 }
 
-async fn read_body(mut body: Incoming) -> Result<Bytes, ExchangeError> {
-    if body.size_hint().lower() > ANSWER_BODY_BYTES_MAX as u64 {
-        return Err(ExchangeError::TooLarge);
+/// Most answers are one piece, which is passed on as it came.
+#[derive(Default)]
+struct Gathered {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        self.first.len() + self.all.len()
     }
-    let mut whole = Bytes::new();
-    let mut parts = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(ExchangeError::Broken)?.into_data() else { continue };
-        if whole.len() + parts.len() + data.len() > ANSWER_BODY_BYTES_MAX {
-            return Err(ExchangeError::TooLarge);
+
+    fn push(&mut self, data: Bytes) {
+        if self.first.is_empty() && self.all.is_empty() {
+            self.first = data;
+            return;
         }
-        // Most answers are one piece, which is passed on as it came.
-        if whole.is_empty() && parts.is_empty() {
-            whole = data;
-        } else {
-            parts.extend_from_slice(&std::mem::take(&mut whole));
-            parts.extend_from_slice(&data);
-        }
+        self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        self.all.extend_from_slice(&data);
     }
-    Ok(if parts.is_empty() { whole } else { parts.freeze() })
+
+    fn finish(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
 }

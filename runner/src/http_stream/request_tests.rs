@@ -29,6 +29,7 @@ fn call(intent: Intent) -> Call {
         template: Some("/orders/{id}".into()),
         params: vec![("id".into(), "7".into())],
         headers,
+        direct: None,
         body: Bytes::from_static(b"{}"),
     }
 }

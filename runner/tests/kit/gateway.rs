@@ -100,6 +100,7 @@ impl Gateway {
             template: None,
             params: vec![],
             headers,
+            direct: None,
             body: Bytes::copy_from_slice(body.as_bytes()),
         }
     }

@@ -166,7 +166,7 @@ mod tests {
             "| `spec.timeout` | string | `30s` |",
             "| `spec.rules[].matches[].path.type` | string | `PathPrefix` | `Exact`, `PathPrefix` |",
             "| `spec.operations.<key>.fn` | string |",
-            "| `spec.limits.bodyBytes` | integer | `6291456` | 1 to 15728640 |",
+            "| `spec.limits.bodyBytes` | integer | `6291456` | 1 to 1099511627776 |",
             "| `status.conditions[].reason` |",
         ] {
             assert!(text.contains(field), "{field}");

@@ -1,0 +1,168 @@
+//! Direct calls: which requests' bodies go past the broker, and the streams that runners open for them.
+//! Never calls a runner: runners come here, each with the token of one call's attempt.
+
+mod answer;
+mod stream;
+mod upload;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use funcatron_broker::message::{DIRECT_BYTES_MIN, DIRECT_PATH, Token};
+use funcatron_crds::Direct;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::{Method, Response, Version, request};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::body::{self, MESSAGE_BODY_BYTES_MAX, ReadBodyError, Share};
+use crate::core::Core;
+use crate::headers;
+use crate::pending::Opened;
+use crate::problem::{FN_CALL_ID, Problem, call_id_value};
+use crate::response::{ResponseBody, is_bodyless};
+use crate::submission::Destination;
+
+pub(crate) use answer::{AnswerBody, DirectAnswer, Held};
+pub(crate) use stream::Stream;
+pub(crate) use upload::{Upload, UploadBody, UploadOwner};
+
+/// A request's body as it goes on.
+pub(crate) struct Received {
+    /// What goes in the message.
+    pub(crate) body: Bytes,
+    /// What goes past it.
+    pub(crate) upload: Option<UploadOwner>,
+    /// What the message's body holds of the memory for bodies.
+    pub(crate) _share: Share,
+}
+
+/// Takes a request's body: whole, or to be pulled by whoever runs the call.
+pub(crate) async fn receive(
+    core: &Core,
+    to: &Destination,
+    version: Version,
+    body: Incoming,
+) -> Result<Received, ReadBodyError> {
+    let limit = to.app.body_bytes_max;
+    if is_direct(to.policy.direct.unwrap_or_default(), &body) {
+        let upload = Some(UploadOwner::new(body, version, limit)?);
+        return Ok(Received { body: Bytes::new(), upload, _share: Share::none(&core.budget) });
+    }
+    let limit = limit.min(MESSAGE_BODY_BYTES_MAX);
+    let (body, share) = body::read(body, limit, &core.budget, core.body_times()).await?;
+    Ok(Received { body, upload: None, _share: share })
+}
+
+/// Whether a body goes past the broker: what a message carries badly, where the Route does not decide.
+fn is_direct(said: Direct, body: &impl Body) -> bool {
+    if body.is_end_stream() {
+        return false;
+    }
+    match said {
+        Direct::Always => true,
+        Direct::Never => false,
+        Direct::Auto => body.size_hint().exact().is_none_or(|length| length > DIRECT_BYTES_MIN),
+    }
+}
+
+/// Whether a request on the internal listener is a runner's for a stream.
+pub(crate) fn is_stream(head: &request::Parts) -> bool {
+    head.uri.path().starts_with(DIRECT_PATH)
+}
+
+/// Opens a runner's stream: what it sends is the answer, what it gets is the request's body.
+pub(crate) fn open(
+    core: &Arc<Core>,
+    head: &request::Parts,
+    body: Incoming,
+) -> Result<Response<ResponseBody>, Problem> {
+    if head.method != Method::POST {
+        return Err(Problem::MethodNotAllowed(Method::POST.to_string()));
+    }
+    if head.version != Version::HTTP_2 {
+        return Err(Problem::BadRequest("a stream needs HTTP/2"));
+    }
+    let stream = Arc::new(Stream::new(core.enter_stream().ok_or(Problem::GatewayBusy)?));
+    let id = head.uri.path().strip_prefix(DIRECT_PATH).and_then(|id| Uuid::try_parse(id).ok());
+    let opened =
+        id.zip(token(&head.headers)).and_then(|(id, token)| Some((id, core.pending.open(id, token)?)));
+    let Some((id, Opened { attempt, upload, over })) = opened else {
+        core.metrics.direct_refused.inc();
+        return Err(Problem::Forbidden("no call waits for a stream with this token".to_owned()));
+    };
+    let sent = match upload {
+        None => ResponseBody::from(Full::default()),
+        Some(upload) => match upload.lend(id, &core.pending, Arc::clone(&stream)) {
+            Some(lent) => lent.into(),
+            None => return Err(Problem::Forbidden("the call is over".to_owned())),
+        },
+    };
+    core.metrics.direct_opened.inc();
+    let core = Arc::clone(core);
+    tokio::spawn(async move {
+        let idle_max = core.config.limits.stream_idle_timeout;
+        match over.run_until_cancelled(answer::read(attempt, body, stream, idle_max)).await {
+            Some(Some(answer)) => {
+                core.pending.settle_direct(id, attempt, answer);
+            }
+            Some(None) => debug!(call = %id, "a stream ended before its answer began"),
+            None => {}
+        }
+    });
+    Ok(Response::new(sent))
+}
+
+/// The response to a call whose answer comes over its stream: the function's own, as `doors` gives one that came whole.
+pub(crate) fn answered(id: Uuid, answer: DirectAnswer, held: Held, is_head: bool) -> Response<ResponseBody> {
+    let DirectAnswer { attempt: _, status, mut headers, mut body } = answer;
+    headers::strip(&mut headers);
+    headers.insert(FN_CALL_ID, call_id_value(id));
+    let bodyless = is_bodyless(status);
+    if is_head
+        && !bodyless
+        && let Some(length) = body.length()
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let body = if is_head || bodyless {
+        Full::default().into()
+    } else {
+        body.hold(held);
+        body.into()
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn token(headers: &HeaderMap) -> Option<Token> {
+    Token::parse(headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Empty, StreamBody};
+    use hyper::body::Frame;
+
+    use super::*;
+
+    #[test]
+    fn what_a_message_carries_badly_goes_past_it_unless_the_route_decides() {
+        let of = |bytes: u64| Full::new(Bytes::from(vec![0; usize::try_from(bytes).unwrap()]));
+        let unknown = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, ReadBodyError>>());
+        for (said, small, large, unknown_length) in [
+            (Direct::Auto, false, true, true),
+            (Direct::Always, true, true, true),
+            (Direct::Never, false, false, false),
+        ] {
+            assert_eq!(is_direct(said, &of(DIRECT_BYTES_MIN)), small, "{said:?}");
+            assert_eq!(is_direct(said, &of(DIRECT_BYTES_MIN + 1)), large, "{said:?}");
+            assert_eq!(is_direct(said, &unknown), unknown_length, "{said:?}");
+            assert!(!is_direct(said, &Empty::<Bytes>::new().boxed()), "{said:?}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The body of a response: whole, or coming. Whole ones, by far the most, cost no allocation.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+
+use crate::direct::{AnswerBody, UploadBody};
+
+/// Whether answers of this status have no body, whatever a function sends (RFC 9110, 15).
+pub(crate) fn is_bodyless(status: StatusCode) -> bool {
+    [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
+}
+
+/// What is written to a client, or to a runner that has opened a stream.
+pub(crate) enum ResponseBody {
+    /// All of it.
+    Whole(Full<Bytes>),
+    /// A function's answer, as it comes.
+    Answer(Box<AnswerBody>),
+    /// A request's body on its way to a runner.
+    Upload(Box<UploadBody>),
+}
+
+impl From<Full<Bytes>> for ResponseBody {
+    fn from(body: Full<Bytes>) -> Self {
+        Self::Whole(body)
+    }
+}
+
+impl From<AnswerBody> for ResponseBody {
+    fn from(body: AnswerBody) -> Self {
+        Self::Answer(Box::new(body))
+    }
+}
+
+impl From<UploadBody> for ResponseBody {
+    fn from(body: UploadBody) -> Self {
+        Self::Upload(Box::new(body))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?))),
+            Self::Answer(body) => {
+                Pin::new(&mut **body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
+            }
+            Self::Upload(body) => {
+                Pin::new(&mut **body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Answer(body) => body.is_end_stream(),
+            Self::Upload(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Answer(body) => body.size_hint(),
+            Self::Upload(body) => body.size_hint(),
+        }
+    }
+}
