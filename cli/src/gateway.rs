@@ -67,12 +67,20 @@ pub(crate) struct CommonArgs {
     /// RabbitMQ, as amqp://user:password@host:5672/vhost
     #[arg(long, env = "FUNCATRON_AMQP_URL", hide_env_values = true)]
     pub(crate) amqp_url: String,
+    /// The call ledger, as http://host:port: what becomes of calls is told to it and asked of it; empty: there is none
+    #[arg(long, default_value = "", env = "FUNCATRON_LEDGER_URL")]
+    pub(crate) ledger_url: String,
     /// Where /livez, /readyz and /metrics are served
     #[arg(long, default_value = "0.0.0.0:9090", env = "FUNCATRON_OPS_ADDRESS")]
     pub(crate) ops: SocketAddr,
 }
 
 impl CommonArgs {
+    /// The ledger, where there is one.
+    pub(crate) fn ledger_url(&self) -> Option<String> {
+        Some(self.ledger_url.clone()).filter(|url| !url.is_empty())
+    }
+
     pub(crate) fn signing_key(&self) -> anyhow::Result<SigningKey> {
         let file = self.signing_key_file.display();
         let key = std::fs::read(&self.signing_key_file).with_context(|| format!("cannot read {file}"))?;
@@ -103,6 +111,7 @@ pub(crate) async fn run(args: GatewayArgs, shutdown: CancellationToken) -> anyho
         gateway_hostname: common.gateway_hostname.clone(),
         internal_base: common.gateway_internal_url.clone(),
         direct_at: direct_at.unwrap_or_default(),
+        ledger_url: common.ledger_url(),
         signing_key: common.signing_key()?,
         serve_by_host: HostPolicy::Strict,
         limits,

@@ -20,9 +20,6 @@ pub(crate) struct OperatorArgs {
     /// RabbitMQ's management API, with the right to make users, as http://user:password@host:15672
     #[arg(long, env = "FUNCATRON_MANAGEMENT_URL", hide_env_values = true)]
     management_url: String,
-    /// The call ledger, as http://host:port; schedules with concurrencyPolicy Forbid ask it whether a call is over
-    #[arg(long, env = "FUNCATRON_LEDGER_URL")]
-    ledger_url: Option<String>,
     /// Where runners find the broker, as amqp://host:5672/vhost; default: where the operator finds it
     #[arg(long, env = "FUNCATRON_RUNNER_BROKER")]
     runner_broker: Option<String>,
@@ -70,7 +67,7 @@ pub(crate) async fn run(args: OperatorArgs, shutdown: CancellationToken) -> anyh
             .clone()
             .unwrap_or_else(|| format!("http://{}", common.gateway_hostname)),
         management_url: args.management_url.clone(),
-        ledger_url: args.ledger_url.clone().filter(|url| !url.is_empty()),
+        ledger_url: common.ledger_url(),
         runner_broker,
         signing_key: common.signing_key()?,
         lease_name: args.lease.clone(),

@@ -22,6 +22,8 @@ pub struct GatewayConfig {
     /// Host and port at which runners reach this very gateway's internal listener, for direct calls; empty: the address
     /// that it got.
     pub direct_at: String,
+    /// The call ledger, as `http://host:port`; none: what becomes of calls is not kept, and not told.
+    pub ledger_url: Option<String>,
     /// Signs and verifies the addresses of bundles.
     pub signing_key: SigningKey,
     /// How the Host header chooses.

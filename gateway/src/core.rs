@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::apps::{AppPart, FnPart};
 use crate::body::{BodyTimes, Budget};
 use crate::bundles::BundleSource;
+use crate::calls::Ledger;
 use crate::config::GatewayConfig;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
@@ -32,6 +33,7 @@ pub(crate) struct Core {
     pub(crate) pending: Arc<Pending>,
     pub(crate) uplink: Arc<Uplink>,
     pub(crate) outlet: Arc<Outlet>,
+    pub(crate) ledger: Option<Ledger>,
     pub(crate) wakes: Wakes,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Arc<Budget>,
@@ -57,6 +59,7 @@ impl Core {
         let (cancels, cancelled) = mpsc::channel(CANCELS_MAX);
         let (pending, metrics) = (Arc::new(Pending::new()), Arc::new(Metrics::new()));
         let installation = tables.installation().clone();
+        let ledger = config.ledger_url.as_deref().and_then(Ledger::new);
         let outlet = Arc::new(Outlet::new(installation.clone()));
         let uplink = Arc::new(Uplink::new(installation, Arc::clone(&pending), Arc::clone(&metrics)));
         let budget = Budget::new(config.limits.buffered_bytes_max);
@@ -67,6 +70,7 @@ impl Core {
             pending,
             uplink,
             outlet,
+            ledger,
             wakes: Wakes::default(),
             metrics,
             budget,

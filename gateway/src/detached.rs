@@ -159,6 +159,9 @@ async fn make(core: &Core, link: &dyn Link, names: &AppNames, call: &Submission)
 
 /// Tells the ledger. Without it a call runs all the same, and is known from its first attempt on.
 async fn tell(core: &Core, link: &dyn Link, event: CallEvent) {
+    if core.ledger.is_none() {
+        return;
+    }
     let id = event.id;
     let queue = core.tables.installation().ledger_queue();
     let told = match event.into_envelope() {

@@ -9,6 +9,7 @@
 mod apps;
 mod body;
 mod bundles;
+mod calls;
 mod config;
 mod core;
 mod detached;

@@ -49,6 +49,8 @@ pub(crate) enum Problem {
     NotConfirmed,
     /// The Fn's durable queue is full.
     QueueFull,
+    /// The ledger does not answer.
+    LedgerAway,
     /// The App is not in the tables.
     NoApp,
     /// The Fn has no revision that loaded.
@@ -103,6 +105,7 @@ impl Problem {
             Self::BrokerAway => (S::SERVICE_UNAVAILABLE, "broker-away", "Broker away"),
             Self::NotConfirmed => (S::SERVICE_UNAVAILABLE, "not-confirmed", "Not confirmed"),
             Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue-full", "Queue full"),
+            Self::LedgerAway => (S::SERVICE_UNAVAILABLE, "ledger-away", "Ledger away"),
             Self::NoApp => (S::SERVICE_UNAVAILABLE, "no-app", "App not there"),
             Self::NoRevision => (S::SERVICE_UNAVAILABLE, "no-revision", "No revision loaded"),
             Self::Unroutable => (S::SERVICE_UNAVAILABLE, "unroutable", "Revision not there"),
@@ -140,6 +143,7 @@ impl Problem {
             Self::QueueFull => {
                 "as many calls of this function wait as its queue holds; the call was not taken"
             }
+            Self::LedgerAway => "the ledger of calls does not answer; the call itself is not touched by that",
             Self::NoApp => "the App of this address is not there",
             Self::NoRevision => "no revision of this function has loaded yet",
             Self::Unroutable => "no runner's queue took the call; it was not run",

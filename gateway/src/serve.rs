@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::bundles::BundleSource;
+use crate::calls::Ledger;
 use crate::config::{GatewayConfig, Limits};
 use crate::core::{Cancelled, Core};
 use crate::doors::Doorkeeper;
@@ -41,6 +42,9 @@ pub enum GatewayError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The ledger cannot be asked there.
+    #[error("the ledger's URL is not of the form http://host:port")]
+    LedgerUrl,
 }
 
 /// A gateway that listens and does not serve yet.
@@ -71,6 +75,9 @@ impl Gateway {
     /// Listens on all three addresses; a port 0 is the kernel's choice. An empty `internal_base` or `direct_at` becomes
     /// the address that the internal listener got.
     pub async fn bind(mut config: GatewayConfig) -> Result<Self, GatewayError> {
+        if config.ledger_url.as_deref().is_some_and(|url| Ledger::new(url).is_none()) {
+            return Err(GatewayError::LedgerUrl);
+        }
         let public = Bound::bind("functions", config.public).await?;
         let internal = Bound::bind("the cluster's inside", config.internal).await?;
         let ops = Bound::bind("probes and metrics", config.ops).await?;

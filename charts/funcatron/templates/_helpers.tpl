@@ -57,6 +57,10 @@ seccompProfile: {type: RuntimeDefault}
   value: /etc/funcatron/signing/key
 - name: FUNCATRON_AMQP_URL
   valueFrom: {secretKeyRef: {name: {{ include "funcatron.brokerSecret" . }}, key: amqp}}
+{{- if .Values.ledger.enabled }}
+- name: FUNCATRON_LEDGER_URL
+  value: http://{{ include "funcatron.name" . }}-ledger.{{ .Release.Namespace }}.svc
+{{- end }}
 {{- end }}
 
 {{- define "funcatron.probes" -}}

@@ -130,6 +130,7 @@ impl Control {
 
     async fn begin(&mut self, link: &dyn Link) -> Result<Consumer, ControlError> {
         self.declared.declare(link, &topology::installation(&self.installation)).await?;
+        self.declared.declare(link, &topology::ledger(&self.installation)).await?;
         if self.adopted {
             self.apply(link).await?;
         }

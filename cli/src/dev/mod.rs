@@ -26,6 +26,7 @@ use funcatron_broker::names::Installation;
 use funcatron_broker::supervise;
 use funcatron_crds::SigningKey;
 use funcatron_gateway::{Gateway, GatewayConfig, GatewayError, HostPolicy, MemoryBundles, TableStore};
+use funcatron_ledger::{Ledger, LedgerConfig};
 use notify::RecursiveMode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -99,9 +100,10 @@ pub(crate) async fn run(args: DevArgs, shutdown: CancellationToken) -> anyhow::R
     let schemas = Schemas::compile()?;
     // A folder without manifests is told before anything starts.
     manifests::read(&args.path, &schemas)?;
-    let config = gateway_config(&args)?;
-    let bound = Gateway::bind(config.clone()).await.map_err(|error| name_flag(error, &args))?;
     let broker = Broker::open(args.amqp.as_deref(), &args.path).await?;
+    let ledger = Ledger::bind(LedgerConfig::in_memory(broker.installation.clone())).await?;
+    let config = gateway_config(&args, &ledger)?;
+    let bound = Gateway::bind(config.clone()).await.map_err(|error| name_flag(error, &args))?;
     let root = tempfile::Builder::new()
         .prefix("fdev")
         .tempdir()
@@ -112,7 +114,8 @@ pub(crate) async fn run(args: DevArgs, shutdown: CancellationToken) -> anyhow::R
     let mut screen = Screen::new(Addresses { public: bound.public_addr(), internal: bound.internal_addr() });
     let (plans, plan_receiver) = mpsc::channel(1);
     let (words, mut word_receiver) = mpsc::channel(WORDS_MAX);
-    let parts = Parts { bound, config, broker, root: root.path().to_owned(), plans: plan_receiver, words };
+    let parts =
+        Parts { bound, config, broker, ledger, root: root.path().to_owned(), plans: plan_receiver, words };
     let mut served = tokio::spawn(serve(parts, shutdown.clone()));
     loop {
         if let Some(plan) = next.take() {
@@ -165,6 +168,7 @@ struct Parts {
     bound: Gateway,
     config: GatewayConfig,
     broker: Broker,
+    ledger: Ledger,
     root: PathBuf,
     plans: mpsc::Receiver<Plan>,
     words: mpsc::Sender<Word>,
@@ -172,7 +176,7 @@ struct Parts {
 
 /// Gateway and control until `shutdown`; then first the gateway drains, after it the runners.
 async fn serve(parts: Parts, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Parts { bound, config, broker, root, plans, words } = parts;
+    let Parts { bound, config, broker, ledger, root, plans, words } = parts;
     let Broker { connector, installation, .. } = &broker;
     let tables = Arc::new(TableStore::new(installation, config.own_host()));
     let bundles = Arc::new(MemoryBundles::default());
@@ -189,27 +193,39 @@ async fn serve(parts: Parts, shutdown: CancellationToken) -> anyhow::Result<()> 
     let control_stop = CancellationToken::new();
     let control = Control::new(installation, gateway, Runners::new(shared), plans, words);
     let controlled = tokio::spawn(keep_control(control, broker, control_stop.clone()));
+    // It hears of the last call's end, after the runners have finished.
+    let ledger_stop = CancellationToken::new();
+    let kept = tokio::spawn(ledger.serve(Arc::clone(&connector), ledger_stop.clone()));
     bound.serve(connector, tables, bundles, shutdown).await;
     control_stop.cancel();
-    if let Err(error) = controlled.await {
-        error!(%error, "control failed");
+    let left = controlled.await.inspect_err(|error| error!(%error, "control failed"));
+    ledger_stop.cancel();
+    if let Err(error) = kept.await {
+        error!(%error, "the ledger failed");
+    }
+    if let Ok(Some((broker, declared))) = left {
+        broker.leave(declared).await;
     }
     Ok(())
 }
 
-async fn keep_control(control: Control, broker: Broker, stop: CancellationToken) {
+/// What then stands on the broker is nobody's.
+async fn keep_control(
+    control: Control,
+    broker: Broker,
+    stop: CancellationToken,
+) -> Option<(Broker, Declared)> {
     let control = Arc::new(tokio::sync::Mutex::new(control));
     supervise(broker.connector.as_ref(), stop.clone(), |link| {
         let (control, stop) = (Arc::clone(&control), stop.clone());
         async move { control.lock().await.session(link, &stop).await }
     })
     .await;
-    let Some(control) = Arc::into_inner(control) else { return };
-    let declared: Declared = control.into_inner().drain().await;
-    broker.leave(declared).await;
+    let control = Arc::into_inner(control)?;
+    Some((broker, control.into_inner().drain().await))
 }
 
-fn gateway_config(args: &DevArgs) -> anyhow::Result<GatewayConfig> {
+fn gateway_config(args: &DevArgs, ledger: &Ledger) -> anyhow::Result<GatewayConfig> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Ok(GatewayConfig {
         public: local(args.port),
@@ -218,6 +234,7 @@ fn gateway_config(args: &DevArgs) -> anyhow::Result<GatewayConfig> {
         gateway_hostname: String::new(),
         internal_base: String::new(),
         direct_at: String::new(),
+        ledger_url: Some(format!("http://{}", ledger.api_addr())),
         signing_key: SigningKey::new(&rand::random::<[u8; 32]>())?,
         serve_by_host: HostPolicy::Dev,
         limits: funcatron_gateway::Limits::default(),
@@ -226,7 +243,7 @@ fn gateway_config(args: &DevArgs) -> anyhow::Result<GatewayConfig> {
 
 /// Says which flag chooses another port.
 fn name_flag(error: GatewayError, args: &DevArgs) -> anyhow::Error {
-    let GatewayError::Listen { address, source, .. } = error;
+    let GatewayError::Listen { address, source, .. } = error else { return error.into() };
     let flag = if address.port() == args.port { "--port" } else { "--invoke-port" };
     anyhow::anyhow!("cannot listen on {address}: {source}; choose another port with {flag}")
 }

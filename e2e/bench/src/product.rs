@@ -39,6 +39,7 @@ pub(crate) fn gateway(url: &str, installation: &str) -> Result<()> {
             gateway_hostname: String::new(),
             internal_base: String::new(),
             direct_at: String::new(),
+            ledger_url: None,
             signing_key: SigningKey::new(&KEY).context("make a key")?,
             serve_by_host: HostPolicy::Dev,
             limits: Limits::default(),

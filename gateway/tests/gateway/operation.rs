@@ -52,7 +52,7 @@ async fn a_port_in_use_is_named() {
     let mut config = config(HostPolicy::Strict, Limits::default());
     config.public = fixture.public;
     let error = Gateway::bind(config).await.unwrap_err();
-    let GatewayError::Listen { address, .. } = &error;
+    let GatewayError::Listen { address, .. } = &error else { panic!("{error:?}") };
     assert_eq!(*address, fixture.public);
     assert!(error.to_string().contains(&fixture.public.to_string()));
 }

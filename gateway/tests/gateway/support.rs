@@ -116,6 +116,7 @@ pub(crate) fn config(policy: HostPolicy, limits: Limits) -> GatewayConfig {
         gateway_hostname: if policy == HostPolicy::Dev { String::new() } else { OWN_HOST.into() },
         internal_base: String::new(),
         direct_at: String::new(),
+        ledger_url: Some("http://127.0.0.1:9".into()),
         signing_key: key(),
         serve_by_host: policy,
         limits,

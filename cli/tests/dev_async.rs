@@ -1,0 +1,82 @@
+//! Calls that nobody waits for, in `dev`: accepted, run, tried again, kept in the ledger.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, as the tests themselves")]
+
+mod kit;
+
+use kit::{APP, Answer, Dev, eventually, request, write};
+use serde_json::Value;
+
+/// A Fn whose handler has this line, and a Route `/<name>` whose calls run later.
+fn later(name: &str, line: &str) -> String {
+    format!(
+        "apiVersion: funcatron.dev/v1alpha1\nkind: Fn\nmetadata: {{name: {name}}}\nspec:\n  app: shop\n  \
+         async: {{retry: {{maxAttempts: 2, maxAge: 1h}}}}\n  runtime: python\n  source:\n    inline: |\n      \
+         def handler(event, context):\n          {line}\n---\n\
+         apiVersion: funcatron.dev/v1alpha1\nkind: Route\nmetadata: {{name: {name}}}\nspec:\n  app: shop\n  rules:\n  \
+         - matches: [{{path: {{value: /{name}}}}}]\n    backends: [{{fn: {name}}}]\n    async: true\n---\n"
+    )
+}
+
+fn dev(manifests: &str) -> (tempfile::TempDir, Dev) {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "fn.yaml", &format!("{APP}{manifests}"));
+    let dev = Dev::start(folder.path());
+    (folder, dev)
+}
+
+/// Asks at a URL; a path below it may follow.
+fn at(url: &str, method: &str, below: &str) -> Answer {
+    let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    request(address, method, &format!("/{path}{below}")).unwrap()
+}
+
+fn json(answer: &Answer) -> Value {
+    serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{answer:?}"))
+}
+
+/// Calls, and answers where the call is to be found.
+fn accepted(dev: &Dev, path: &str) -> String {
+    let answer = dev.get(path);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    json(&answer)["location"].as_str().unwrap().to_owned()
+}
+
+/// The call, once it has that status.
+fn once(location: &str, status: &str) -> Value {
+    eventually(&format!("{location} is {status}"), || {
+        let answer = at(location, "GET", "");
+        (answer.status == 200).then(|| json(&answer)).filter(|call| call["status"] == status)
+    })
+}
+
+#[test]
+fn a_call_that_runs_later_is_found_in_the_ledger_with_its_answer() {
+    let (_folder, dev) = dev(&later("hello", "return {\"statusCode\": 201, \"body\": \"made\"}"));
+    let location = accepted(&dev, "/hello");
+    let call = once(&location, "success");
+    assert_eq!(
+        (&call["fn"], &call["attempts"], &call["number"]),
+        (&"hello".into(), &1.into(), &1.into()),
+        "{call}"
+    );
+    let result = at(&location, "GET", "/result");
+    assert_eq!((result.status, result.body.as_str()), (201, "made"));
+    let second = once(&accepted(&dev, "/hello?again"), "success");
+    assert_eq!(second["number"], 2, "{second}");
+}
+
+#[test]
+fn a_call_that_fails_is_tried_again_and_then_dead_and_may_be_retried() {
+    let (_folder, dev) = dev(&later("broken", "raise ValueError('not today')"));
+    let location = accepted(&dev, "/broken");
+    let call = once(&location, "dead");
+    assert_eq!(call["attempts"], 2, "{call}");
+    assert!(call["reason"].as_str().unwrap().contains("attempt 2 of 2"), "{call}");
+    let base = location.split("/calls/").next().unwrap();
+    let url = format!("{base}/v1/namespaces/default/apps/shop/calls/{}", call["id"].as_str().unwrap());
+    let retried = at(&url, "POST", "/retry");
+    assert_eq!(retried.status, 202, "{retried:?}");
+    let id = json(&retried)["id"].as_str().unwrap().to_owned();
+    let again = once(&format!("{base}/calls/{id}"), "dead");
+    assert_eq!((&again["retryOf"], &again["number"]), (&call["id"], &2.into()), "{again}");
+}
