@@ -105,7 +105,7 @@ pub enum EncodeError {
     },
 }
 
-/// One call's id, a UUIDv7.
+/// One call's id: a UUIDv7, or of a schedule a UUIDv8 that sorts among those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(uuid::Uuid);
 

@@ -11,6 +11,7 @@ use funcatron_broker::names::{AppNames, BindingKey, Installation, NameError};
 use funcatron_broker::topology;
 use funcatron_crds::{Digest, SigningKey};
 use funcatron_gateway::{MemoryBundles, TableStore};
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -18,10 +19,11 @@ use tracing::{debug, warn};
 use super::declared::Declared;
 use super::fleet::{Fleet, Notice, WakeOrder};
 use super::manifests::Key;
-use super::plan::{AppPlan, BindingPlan, Broken, Plan};
+use super::plan::{AppPlan, BindingPlan, Broken, Plan, SchedulePlan};
 use super::runners::{Ensured, Runners};
+use super::schedules::{Fired, Schedules};
 
-/// How often due wakes and retired queues are looked for.
+/// How often due wakes, due schedules and retired queues are looked for.
 const TICK: Duration = Duration::from_millis(100);
 /// Addresses of bundles are signed anew with each wake, so they need not live long.
 const ADDRESS_LIFE: Duration = Duration::from_secs(600);
@@ -31,6 +33,8 @@ const REPORTS_PREFETCH: u16 = 64;
 /// What people are shown.
 pub(crate) enum Word {
     Notice(Notice),
+    /// A schedule has called its Fn.
+    Fired(Fired),
     /// Something that stands in the way of Fns that are otherwise fine.
     Problem(String),
     /// Everything planned serves, or is known to fail.
@@ -51,6 +55,7 @@ pub(crate) struct Control {
     gateway: Gateway,
     runners: Runners,
     fleet: Fleet,
+    schedules: Schedules,
     plan: Plan,
     plans: mpsc::Receiver<Plan>,
     words: mpsc::Sender<Word>,
@@ -86,6 +91,7 @@ impl Control {
             gateway,
             runners,
             fleet: Fleet::default(),
+            schedules: Schedules::default(),
             plan: Plan::default(),
             plans,
             words,
@@ -140,6 +146,7 @@ impl Control {
 
     async fn adopt(&mut self, link: &dyn Link, plan: Plan) -> Result<(), ControlError> {
         self.fleet.adopt(&plan, Instant::now());
+        self.schedules.adopt(&plan, Timestamp::now());
         self.waiting_routes = plan.routes.keys().cloned().collect();
         self.plan = plan;
         self.adopted = true;
@@ -181,10 +188,13 @@ impl Control {
 
     async fn declare(&mut self, link: &dyn Link) -> Result<(), ControlError> {
         let mut items = Vec::new();
-        for AppPlan { names, bindings, .. } in self.plan.apps.values() {
+        for AppPlan { names, bindings, schedules, .. } in self.plan.apps.values() {
             items.extend(topology::app(names));
             for runtime in super::plan::RUNTIMES {
                 items.extend(topology::wake(names, runtime)?);
+            }
+            for SchedulePlan { fn_name, .. } in schedules.values() {
+                items.extend(topology::durable(names, fn_name)?);
             }
             for BindingPlan { fn_name, exchange, key } in bindings {
                 items.extend(topology::trigger(names, fn_name, exchange, &BindingKey::parse(key)?)?);
@@ -306,6 +316,13 @@ impl Control {
             if self.declared.delete_drained(link, &queue).await? {
                 self.fleet.retired(&old);
                 self.runners.retain(&self.fleet.runtimes_in_use());
+            }
+        }
+        let base = &self.gateway.internal_base;
+        for fired in self.schedules.fire(link, &self.plan, base, Timestamp::now()).await {
+            match fired {
+                Ok(fired) => self.say(Word::Fired(fired)),
+                Err(error) => warn!(%error, "cannot fire a schedule, trying again"),
             }
         }
         if self.adopted && !self.settled && self.fleet.is_settled() {

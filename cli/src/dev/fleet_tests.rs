@@ -35,6 +35,7 @@ fn plan(revision: Option<&str>) -> Plan {
         fns: fns.into_iter().collect(),
         triggers: Vec::new(),
         bindings: BTreeSet::new(),
+        schedules: BTreeMap::new(),
         config: BTreeMap::new(),
     };
     plan.apps.insert(Key::new("default", "shop"), app);

@@ -12,6 +12,7 @@ mod last_good;
 mod manifests;
 mod plan;
 mod runners;
+mod schedules;
 mod schema;
 mod screen;
 mod watch;

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::control::Word;
 use super::fleet::Notice;
 use super::manifests::{Key, Problem};
-use super::plan::{BindingPlan, Plan};
+use super::plan::{BindingPlan, Plan, SchedulePlan};
+use super::schedules::Fired;
 
 /// Where things are served.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +55,7 @@ impl Screen {
     pub(crate) fn show_word(&self, word: &Word) {
         match word {
             Word::Notice(notice) => show_notice(notice),
+            Word::Fired(Fired { trigger, tick }) => println!("fired {} of {tick}", trigger.name),
             Word::Problem(message) => println!("error: {message}"),
             Word::Settled => {
                 println!(
@@ -97,6 +99,11 @@ fn list(plan: &Plan, addresses: Addresses) -> String {
         }
         for BindingPlan { fn_name, exchange, key } in &app.bindings {
             lines.push(format!("  {fn_name:<24} exchange {exchange}, key {key}   Trigger"));
+        }
+        for (name, SchedulePlan { fn_name, spec, suspended, table: _ }) in &app.schedules {
+            let zone = spec.time_zone.as_deref().unwrap_or("UTC");
+            let rest = if *suspended { ", suspended" } else { "" };
+            lines.push(format!("  {name:<24} {} in {zone}{rest}   Trigger → {fn_name}", spec.cron));
         }
     }
     lines.extend(plan.notes.iter().map(|note| format!("note: {note}")));

@@ -12,6 +12,7 @@ mod leaving;
 mod node;
 mod quiet;
 mod rollover;
+mod schedule;
 mod shop;
 mod swagger;
 mod trust;

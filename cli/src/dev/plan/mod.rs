@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use funcatron_broker::names::{AppNames, Installation};
+use funcatron_crds::ScheduleTrigger;
+use funcatron_operator::schedule::Timetable;
 use funcatron_routing::RouteTable;
 use funcatron_routing::app_table::{AsyncPolicy, HttpTriggerEntry, RevisionEntry};
 
@@ -58,6 +60,8 @@ pub(crate) struct AppPlan {
     pub(crate) fns: BTreeMap<String, FnPlan>,
     pub(crate) triggers: Vec<HttpTriggerEntry>,
     pub(crate) bindings: BTreeSet<BindingPlan>,
+    /// By the Trigger's name.
+    pub(crate) schedules: BTreeMap<String, SchedulePlan>,
     /// Values of the Secrets and ConfigMaps that its Fns name.
     pub(crate) config: BTreeMap<ConfigFile, Vec<u8>>,
 }
@@ -79,6 +83,14 @@ pub(crate) struct BindingPlan {
     pub(crate) key: String,
 }
 
+/// A schedule that can be kept.
+pub(crate) struct SchedulePlan {
+    pub(crate) fn_name: String,
+    pub(crate) spec: ScheduleTrigger,
+    pub(crate) suspended: bool,
+    pub(crate) table: Timetable,
+}
+
 /// Decides what runs. `folders` holds the files of each `source.path`, by Fn.
 pub(crate) fn compile(
     installation: &Installation,
@@ -98,6 +110,7 @@ pub(crate) fn compile(
                     fns: BTreeMap::new(),
                     triggers: Vec::new(),
                     bindings: BTreeSet::new(),
+                    schedules: BTreeMap::new(),
                     config: BTreeMap::new(),
                 };
                 plan.apps.insert(key.clone(), app_plan);
