@@ -152,9 +152,18 @@ mod tests {
     use crate::dev::manifests::{self, Schemas};
     use crate::dev::plan::compile;
 
-    const APP_AND_FN: &str = "apiVersion: funcatron.dev/v1alpha1\nkind: App\nmetadata: {name: shop}\nspec: {}\n---\n\
-                              apiVersion: funcatron.dev/v1alpha1\nkind: Fn\nmetadata: {name: report}\nspec:\n  app: \
-                              shop\n  runtime: python\n  timeout: 5m\n  source: {inline: 'def handler(c, d): pass'}\n---\n";
+    const APP_AND_FN: &str = r"
+apiVersion: funcatron.dev/v1alpha1
+kind: App
+metadata: {name: shop}
+spec: {}
+---
+apiVersion: funcatron.dev/v1alpha1
+kind: Fn
+metadata: {name: report}
+spec: {app: shop, runtime: python, timeout: 5m, source: {inline: 'def handler(c, d): pass'}}
+---
+";
 
     fn plan(trigger: &str) -> Plan {
         let folder = tempfile::tempdir().unwrap();

@@ -246,6 +246,10 @@ mod tests {
         }
         assert_eq!(ticks("@midnight", "UTC", "2026-11-22"), ["00:00"]);
         assert_eq!(ticks("0 9 * * mon-fri", "UTC", "2026-11-23"), ["09:00"]);
+        assert_eq!(ticks("0 9 * * MON#1", "UTC", "2026-12-07"), ["09:00"]);
+        assert_eq!(ticks("0 9 * * MON#1", "UTC", "2026-12-14"), Vec::<String>::new());
+        assert_eq!(ticks("0 9 L * *", "UTC", "2026-11-30"), ["09:00"]);
+        assert_eq!(ticks("0 9 * JAN 7", "UTC", "2027-01-03"), ["09:00"]);
     }
 
     #[test]

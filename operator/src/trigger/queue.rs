@@ -1,5 +1,5 @@
-//! A Fn's durable queue: made at its first queue Trigger or schedule, bound as its Triggers say and not otherwise, looked
-//! at for dead letters and for messages that nobody takes.
+//! A Fn's durable queue: made at its first queue Trigger or schedule, bound as its Triggers say and not otherwise,
+//! looked at for dead letters and for messages that nobody takes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

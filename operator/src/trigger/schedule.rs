@@ -38,22 +38,6 @@ pub(super) struct Looked {
     pub(super) error: Option<ReconcileError>,
 }
 
-impl Looked {
-    /// Nothing fires: there is no schedule, or what stands in its way is told.
-    pub(super) fn idle(trigger: &Trigger, table: Option<&Timetable>, error: Option<ReconcileError>) -> Self {
-        let now = Timestamp::now();
-        let history = history(trigger, now);
-        Self {
-            trigger: trigger.clone(),
-            history: table.map_or(history, |table| peek(&history, table, now)),
-            hold: None,
-            look_again: None,
-            fired: false,
-            error,
-        }
-    }
-}
-
 /// Why a tick that is owed does not fire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hold {
@@ -70,39 +54,57 @@ pub(super) async fn look(
     trigger: &Trigger,
     table: &Timetable,
 ) -> Result<Option<Looked>, ReconcileError> {
-    let (history, now) = (history(trigger, Timestamp::now()), Timestamp::now());
+    let now = Timestamp::now();
+    let history = history(trigger, now);
     let mut decision = decide(table, &history, Earlier::NotAsked, now);
     if let Act::Ask(earlier) = decision.act {
         decision = decide(table, &history, ask(ctx, key, trigger, table, earlier).await, now);
     }
-    let looked = |history, hold, until: Option<Timestamp>| Looked {
-        trigger: trigger.clone(),
-        history,
-        hold,
-        look_again: until.map(|until| wait(until, now)),
-        fired: false,
-        error: None,
-    };
+    let looked = Looked { history: decision.history, ..Looked::nothing(trigger) };
     match decision.act {
         Act::Rest { until, skipped } => {
             if let Some(tick) = skipped {
                 tell_skipped(ctx, trigger, tick).await;
             }
-            Ok(Some(looked(decision.history, None, until)))
+            Ok(Some(Looked { look_again: until.map(|until| wait(until, now)), ..looked }))
         }
         Act::Ask(earlier) | Act::Hold { earlier, .. } => {
             let unknown = !matches!(decision.act, Act::Hold { unknown: false, .. });
-            let hold = hold(ctx, earlier, unknown);
-            Ok(Some(Looked { look_again: Some(HOLD_LOOK), ..looked(decision.history, Some(hold), None) }))
+            let hold = Some(hold(ctx, earlier, unknown));
+            Ok(Some(Looked { hold, look_again: Some(HOLD_LOOK), ..looked }))
         }
-        Act::Publish(firing) => {
-            info!(trigger = %key, tick = %firing.tick, "publishing a firing again that was claimed before");
-            Ok(Some(publish(ctx, key, trigger.clone(), table, decision.history, firing).await))
+        Act::Publish(firing) | Act::Claim(firing) => {
+            let claimed = match decision.act {
+                // The watch may be behind what this very process has written since.
+                Act::Publish(_) => reread(ctx, trigger).await?,
+                _ => claim(ctx, trigger, table, &decision.history).await?,
+            };
+            let Some(claimed) = claimed else { return Ok(None) };
+            Ok(Some(publish(ctx, key, claimed, table, decision.history, firing).await))
         }
-        Act::Claim(firing) => match claim(ctx, trigger, table, &decision.history).await? {
-            Some(claimed) => Ok(Some(publish(ctx, key, claimed, table, decision.history, firing).await)),
-            None => Ok(None),
-        },
+    }
+}
+
+impl Looked {
+    /// As it was read.
+    fn nothing(trigger: &Trigger) -> Self {
+        Self {
+            trigger: trigger.clone(),
+            history: history(trigger, Timestamp::now()),
+            hold: None,
+            look_again: None,
+            fired: false,
+            error: None,
+        }
+    }
+
+    /// Nothing fires: there is no schedule, or what stands in its way is told.
+    pub(super) fn idle(trigger: &Trigger, table: Option<&Timetable>, error: Option<ReconcileError>) -> Self {
+        let mut looked = Self { error, ..Self::nothing(trigger) };
+        if let Some(table) = table {
+            looked.history = peek(&looked.history, table, Timestamp::now());
+        }
+        looked
     }
 }
 

@@ -72,9 +72,7 @@ fn ready(trigger: &Trigger, facts: &Facts<'_>) -> Verdict {
     let hold = schedule.as_ref().and_then(|schedule| schedule.hold.as_ref());
     match (refusal, obstacle, hold) {
         (Some(Refusal { condition: _, reason, message }), _, _) => (false, *reason, message.clone()),
-        (None, Some((Reason::BrokerUnavailable, _)), _) if made && trigger.spec.schedule.is_none() => {
-            (true, good(trigger), String::new())
-        }
+        (None, Some((Reason::BrokerUnavailable, _)), _) if made => (true, good(trigger), String::new()),
         (None, Some((reason, message)), _) => (false, *reason, message.clone()),
         (None, None, Some(Hold::Unknown(message))) => (false, Reason::EarlierUnknown, message.clone()),
         (None, None, Some(Hold::Running(message))) => (true, good(trigger), message.clone()),
@@ -181,14 +179,5 @@ mod tests {
         let status = next_status(&Trigger::new("hook", spec), &good(), "http://gw", now());
         assert_eq!(ready_of(&status), ("True".into(), "Suspended".into(), String::new()));
         assert!(status.urls.is_empty());
-    }
-
-    #[test]
-    fn a_schedule_is_not_ready_while_the_broker_is_away() {
-        let mut trigger = schedule_trigger();
-        trigger.status = Some(next_status(&trigger, &scheduled(None), "", now()));
-        let obstacle = Some((Reason::BrokerUnavailable, "away".into()));
-        let status = next_status(&trigger, &Facts { obstacle, ..scheduled(None) }, "", now());
-        assert_eq!(ready_of(&status).1, "BrokerUnavailable");
     }
 }

@@ -296,6 +296,10 @@ fn watching(api: Api, asked: Asked) -> Response {
     Body::from_stream(news).into_response()
 }
 
+fn version_of(object: &Value) -> &Value {
+    &object["metadata"]["resourceVersion"]
+}
+
 fn write(api: &Api, method: &Method, asked: &Asked, body: &[u8], merge: bool) -> Response {
     let mut store = api.store.lock();
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
@@ -313,11 +317,8 @@ fn write(api: &Api, method: &Method, asked: &Asked, body: &[u8], merge: bool) ->
         return missing();
     }
     let mut object = old.unwrap_or_else(|| fresh(&place));
-    if asked.status && method == Method::PUT {
-        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
-        if version(&body) != version(&object) {
-            return refused(StatusCode::CONFLICT);
-        }
+    if asked.status && method == Method::PUT && version_of(&body) != version_of(&object) {
+        return refused(StatusCode::CONFLICT);
     }
     if asked.status {
         object["status"] = body["status"].clone();

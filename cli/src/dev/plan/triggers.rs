@@ -125,7 +125,7 @@ fn note(key: &Key, trigger: &Located<Trigger>, schedule: &ScheduleTrigger) -> Op
     let line = trigger.origin.problem("/spec/schedule/concurrencyPolicy", "").line;
     forbids.then(|| {
         format!(
-            "{}:{line}: Trigger {} fires whether or not the call before is over: concurrencyPolicy Forbid needs a cluster",
+            "{}:{line}: Trigger {} fires even while the call before runs: concurrencyPolicy Forbid needs a cluster",
             trigger.origin.file.display(),
             key.name
         )
