@@ -100,9 +100,12 @@ fn install() -> anyhow::Result<()> {
         args.extend(["--values".to_owned(), values]);
     }
     helm(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
-    for rollout in
-        ["statefulset/funcatron-broker", "deployment/funcatron-operator", "deployment/funcatron-gateway"]
-    {
+    for rollout in [
+        "statefulset/funcatron-broker",
+        "deployment/funcatron-operator",
+        "deployment/funcatron-gateway",
+        "deployment/funcatron-ledger",
+    ] {
         rolled_out(SYSTEM, rollout, INSTALL_WITHIN)?;
     }
     client::start(&format!("{registry}/funcatron-host-python:{tag}"))
