@@ -173,7 +173,7 @@ impl Default for Backoff {
 impl Backoff {
     pub(crate) async fn wait(&mut self, failure: &StoreError) {
         if self.tries == 0 {
-            warn!(failure = failure as &dyn std::error::Error, "the database is away, trying on");
+            warn!(failure = failure as &dyn std::error::Error, "the database is of no use now, trying on");
         }
         self.tries += 1;
         // Between half and the whole, so that replicas that fell together do not come back together.

@@ -5,7 +5,8 @@
 mod postgres;
 mod suite;
 
-use funcatron_ledger::store::{DatabaseAddress, Store};
+use funcatron_broker::message::{CallEvent, CallId};
+use funcatron_ledger::store::{DatabaseAddress, Entry, Store};
 
 macro_rules! rules {
     ($($rule:ident),* $(,)?) => {
@@ -27,6 +28,20 @@ async fn open(address: &DatabaseAddress) -> Store {
     let store = Store::open(address);
     store.migrate().await.unwrap();
     store
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test runs it"]
+async fn what_can_never_be_written_is_told_from_what_cannot_be_now() {
+    let server = postgres::Server::start();
+    let store = open(&server.database().await).await;
+    let id = CallId::fresh();
+    let odd = CallEvent { namespace: "team\0".into(), ..suite::queued(id, suite::T0) };
+    let never = store.apply(&[Entry::Call(odd)]).await.unwrap_err();
+    assert!(never.is_lasting(), "{never:?}");
+    server.stop();
+    let now = store.apply(&[Entry::Call(suite::queued(id, suite::T0))]).await.unwrap_err();
+    assert!(!now.is_lasting(), "{now:?}");
 }
 
 #[tokio::test]
