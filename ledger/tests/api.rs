@@ -92,12 +92,12 @@ fn of(event: CallEvent) -> Happened {
     event.happened
 }
 
-fn with_answer(outcome: Ended, body: Bytes) -> Happened {
+fn with_answer(outcome: Ended, body: &Bytes) -> Happened {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("text/x-own"));
     headers.insert("set-cookie", HeaderValue::from_static("session=topsecret"));
     headers.insert("connection", HeaderValue::from_static("close"));
-    let kept = RecordedAnswer::of(StatusCode::IM_A_TEAPOT, &headers, &body);
+    let kept = RecordedAnswer::of(StatusCode::IM_A_TEAPOT, &headers, body);
     let Happened::Ended { attempt, revision, runner, is_final, reason, log, .. } =
         of(ended(CallId::fresh(), 1, outcome))
     else {
@@ -234,7 +234,7 @@ async fn a_list_goes_on_at_its_next_and_keeps_its_filters() {
 async fn a_result_is_the_functions_own_answer() {
     let fixture = Fixture::new().await;
     for (outcome, status) in [(Ended::Success, "success"), (Ended::Error, "error")] {
-        let (id, path) = fixture.call([with_answer(outcome, Bytes::from_static(b"tea"))], status).await;
+        let (id, path) = fixture.call([with_answer(outcome, &Bytes::from_static(b"tea"))], status).await;
         for path in [format!("{path}/result"), format!("/calls/{id}/result")] {
             let answer = fixture.ledger.get(&path).await;
             assert_eq!((answer.status, answer.text().as_str()), (418, "tea"));
@@ -264,7 +264,7 @@ async fn a_call_without_a_result_says_why() {
         (of(ended(id(), 1, Ended::Success)), "success", (502, "result-not-kept"), "no answer"),
         (Happened::Dead { reason: "four times".into() }, "dead", (502, "dead"), "four times"),
         (of(ended(id(), 1, Ended::Cancelled)), "cancelled", (410, "cancelled"), "cancelled"),
-        (with_answer(Ended::Success, large), "success", (502, "result-not-kept"), "65537 bytes"),
+        (with_answer(Ended::Success, &large), "success", (502, "result-not-kept"), "65537 bytes"),
     ];
     for (happened, status, (code, kind), words) in cases {
         let (_, path) = fixture.call([happened], status).await;
