@@ -70,6 +70,33 @@ async fn events_that_come_while_the_database_is_down_are_there_afterwards() {
 
 #[tokio::test]
 #[ignore = "needs RabbitMQ and PostgreSQL: cargo xtask test runs it"]
+async fn a_ledger_that_ends_while_its_database_is_down_leaves_its_events_in_their_queue() {
+    let server = postgres::Server::start();
+    let database = server.database().await;
+    let ground = Ground::new(&connector()).await;
+    let ledger = start(&ground, database.clone()).await;
+    server.stop();
+    let ids: Vec<CallId> = (0..20).map(|_| CallId::fresh()).collect();
+    for id in &ids {
+        ground.tell(queued(*id, None)).await;
+    }
+    eventually("the ledger holds them", async || {
+        let state = ground.link.inspect(&ground.installation.ledger_queue()).await.unwrap().unwrap();
+        state.ready == 0 && ledger.metric("funcatron_ledger_database_failures_total").await > 0.0
+    })
+    .await;
+    ledger.stop().await;
+    server.resume();
+    let ledger = start(&ground, database).await;
+    for id in &ids {
+        ledger.until(*id, "queued").await;
+    }
+    ledger.stop().await;
+    ground.clean().await;
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ and PostgreSQL: cargo xtask test runs it"]
 async fn a_ledger_whose_database_is_not_there_yet_waits_for_it() {
     let server = postgres::Server::start();
     let database = server.database().await;
