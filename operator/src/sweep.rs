@@ -186,6 +186,7 @@ mod tests {
         for name in [
             "i.replies",
             "i.reports",
+            "i.ledger",
             "i.gw.x",
             "i.team-a.shop.cancel",
             "i.team-a.shop.rev.hello-0123abcd",

@@ -21,8 +21,11 @@ pub use write::{Entry, Outcome};
 
 use address::Kind;
 
-/// Connections to PostgreSQL: one writes events, the rest answer requests.
-const POSTGRES_CONNECTIONS_MAX: u32 = 8;
+/// PostgreSQL's writers: events, the sweep, and what requests change. Apart from the readers, so that many requests
+/// do not hold up events.
+const POSTGRES_WRITERS_MAX: u32 = 4;
+/// PostgreSQL's readers answer requests; a server's hundred connections are others' too.
+const POSTGRES_READERS_MAX: u32 = 8;
 /// SQLite's readers run beside its one writer; more than the cores of a small pod buy nothing.
 const SQLITE_READERS_MAX: u32 = 4;
 /// A request should hear that the database is away, not hang.
@@ -90,8 +93,8 @@ impl Store {
         let (kind, options) = (address.kind(), address.options());
         match kind {
             Kind::Postgres => {
-                let pool = pool(kind, POSTGRES_CONNECTIONS_MAX, options);
-                Self { kind, reads: pool.clone(), writes: pool }
+                let reads = pool(kind, POSTGRES_READERS_MAX, options.clone());
+                Self { kind, reads, writes: pool(kind, POSTGRES_WRITERS_MAX, options) }
             }
             Kind::SqliteFile => {
                 let reads = pool(kind, SQLITE_READERS_MAX, options.clone());
