@@ -1,4 +1,4 @@
-//! CPU time of processes, from `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
 use std::fs;
 use std::time::Duration;
@@ -18,6 +18,21 @@ impl Process {
         let read = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("schedstat")).ok();
         let texts = threads.filter_map(|thread| read(thread.ok()?));
         Ok(texts.filter_map(|text| nanoseconds(&text)).map(Duration::from_nanos).sum())
+    }
+
+    /// Forgets the most memory that it ever had resident; says in bytes what it has now.
+    pub(crate) fn peak_from_now(self) -> Result<u64> {
+        // proc(5): 5 resets the high-water mark.
+        let file = format!("/proc/{}/clear_refs", self.0);
+        fs::write(&file, "5").with_context(|| format!("write {file}"))?;
+        self.peak()
+    }
+
+    /// The most memory that it had resident since, in bytes.
+    pub(crate) fn peak(self) -> Result<u64> {
+        let file = format!("/proc/{}/status", self.0);
+        let status = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        high_water(&status).with_context(|| format!("find the high-water mark in {file}"))
     }
 
     /// The process of this machine that listens on a TCP port; none where it may not be looked at.
@@ -42,6 +57,12 @@ fn nanoseconds(schedstat: &str) -> Option<u64> {
     schedstat.split(' ').next()?.parse().ok()
 }
 
+/// proc(5): in KiB.
+fn high_water(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
 /// The inode of a socket that listens on that port, from its line in `/proc/net/tcp`.
 fn listener(line: &str, port: u16) -> Option<&str> {
     const LISTENING: &str = "0A";
@@ -60,6 +81,16 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let found = Process::listening_on(socket.local_addr().unwrap().port()).unwrap();
         assert_eq!(found.0, std::process::id());
+    }
+
+    #[test]
+    fn memory_that_was_given_back_still_counts() {
+        let me = Process(std::process::id());
+        let before = me.peak_from_now().unwrap();
+        let used = vec![1_u8; 64 << 20];
+        assert!(used.iter().step_by(4096).all(|byte| *byte == 1));
+        drop(used);
+        assert!(me.peak().unwrap() >= before + (60 << 20));
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod product;
 mod raw;
 mod report;
 mod setup;
+mod streaming;
+mod streams;
 
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
@@ -86,6 +88,20 @@ enum Part {
         #[arg(long)]
         folder: PathBuf,
     },
+    /// A function that streams: a sink, a source and an echo
+    Streaming {
+        #[arg(long)]
+        folder: PathBuf,
+    },
+    /// Send a large body each way through the product, and fail if it arrives otherwise or grows a process
+    Streams {
+        /// RabbitMQ's management API
+        #[arg(long, env = "FUNCATRON_BENCH_MANAGEMENT", hide_env_values = true)]
+        management: String,
+        /// MiB each way
+        #[arg(long, default_value_t = 1024)]
+        mib: u64,
+    },
     /// HTTP clients
     Load {
         #[arg(long)]
@@ -109,6 +125,10 @@ fn main() -> Result<()> {
         Part::Gateway { installation } => product::gateway(&amqp, &installation),
         Part::Runner { installation, folder } => product::runner(&amqp, &installation, &folder),
         Part::Function { folder } => function::serve(&folder),
+        Part::Streaming { folder } => streaming::serve(&folder),
+        Part::Streams { management, mib } => {
+            threads()?.block_on(streams::check(&amqp, &management, mib << 20))
+        }
         Part::Load { to } => load::load(to),
     }
 }

@@ -57,6 +57,11 @@ impl Part {
         self.process.cpu().with_context(|| format!("CPU time of the {}", self.name))
     }
 
+    /// The process, for what it takes of memory.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
     async fn line(&mut self, expected: Duration) -> Result<String> {
         let line = timeout(expected + ANSWER_DEADLINE, self.output.next_line()).await;
         let line = line.with_context(|| format!("the {} says nothing", self.name))?;

@@ -21,7 +21,9 @@ use crate::{
 };
 
 /// Far longer than any call takes here.
-const TIMEOUT_MS: u64 = 30_000;
+const TIMEOUT_MS: u64 = 600_000;
+/// More than is ever sent here.
+const BODY_BYTES_MAX: u64 = 4 << 30;
 /// Nothing is in flight when the driver ends.
 const DRAIN: Duration = Duration::from_secs(1);
 /// It signs nothing here: the runner fetches no bundle.
@@ -57,7 +59,7 @@ pub(crate) fn gateway(url: &str, installation: &str) -> Result<()> {
 
 /// One Route for all paths to one Fn.
 fn fill(tables: &TableStore) -> Result<()> {
-    let mut app = AppTable::new(NAMESPACE, APP, 1 << 20);
+    let mut app = AppTable::new(NAMESPACE, APP, BODY_BYTES_MAX);
     let revision = RevisionEntry {
         name: RevisionName::parse(REVISION).context("name the revision")?,
         runtime: None,

@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::call::{Attempted, KILL_GRACE, judge};
 use crate::http_stream::answer::{self, Answer};
-use crate::http_stream::body::{Activity, RequestBody};
+use crate::http_stream::body::{Inflow, RequestBody};
 use crate::http_stream::client::{Answering, Connection, ExchangeError, Exchanged, Keep};
 use crate::instance::{Breakage, Exchange, Instance};
 
@@ -30,6 +30,9 @@ use outgoing::{Gone, Sender};
 /// The longest silence on a stream, in both directions together: the gateway's own bound, kept here for a client that
 /// takes nothing.
 const IDLE_MAX: Duration = Duration::from_secs(300);
+
+/// How long a gateway may take the rest of an answer: its client reads it as it pleases, and a slot is not held for that.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
 
 /// What became of a call that came with an offer.
 pub(crate) enum Met {
@@ -48,36 +51,51 @@ pub(crate) struct DirectCall<'a> {
     pub(crate) limit: Duration,
 }
 
-/// A stream once its body has gone to the function.
+/// A stream that is open.
 struct Open {
     sender: Sender,
+    inflow: Arc<Inflow>,
     _lease: Lease,
 }
 
 impl DirectCall<'_> {
     /// Runs it.
     pub(crate) async fn run(self, connection: Connection, request: Request<Full<Bytes>>) -> Met {
-        let (activity, mut request) = (Arc::new(Activity::default()), request.map(RequestBody::from));
+        let mut request = request.map(RequestBody::from);
         let mut stream = None;
         if self.offer.body {
-            let DirectStream { sender, body, lease } = match self.gateways.open(self.id, &self.offer).await {
+            let opened = match self.open().await {
                 Ok(opened) => opened,
-                Err(error) => return unopened(&error),
+                Err(met) => return met,
             };
-            *request.body_mut() = RequestBody::coming(body, Arc::clone(&activity));
-            stream = Some(Open { sender, _lease: lease });
+            *request.body_mut() = RequestBody::Coming(Arc::clone(&opened.inflow));
+            stream = Some(opened);
         }
         let exchange = self.instance.exchange(connection, request, Keep::Small);
-        let exchanged = match self.wait(exchange, stream.as_ref(), &activity).await {
+        let exchanged = match self.wait(exchange, stream.as_ref()).await {
             Ok(exchanged) => exchanged,
             Err(met) => return met,
         };
         match exchanged {
             // What was to be sent broke off: the function had nothing to answer.
-            Err(ExchangeError::Broken(_)) if activity.broke_off() => Met::Settled,
+            Err(ExchangeError::Broken(_)) if stream.as_ref().is_some_and(|open| open.inflow.broke_off()) => {
+                Met::Settled
+            }
             Err(error) => Met::Reply(judge(self.instance, Err(error))),
             Ok(Exchanged::Whole(response)) => Met::Reply(judge(self.instance, Ok(answer::read(response)))),
-            Ok(Exchanged::Coming(answering)) => self.answer(*answering, stream, &activity).await,
+            Ok(Exchanged::Coming(answering)) => self.answer(*answering, stream).await,
+        }
+    }
+
+    async fn open(&self) -> Result<Open, Met> {
+        match self.gateways.open(self.id, &self.offer).await {
+            Ok(DirectStream { sender, body, lease }) => {
+                Ok(Open { sender, inflow: Inflow::new(body), _lease: lease })
+            }
+            Err(OpenError::Void) => Err(Met::Settled),
+            Err(error @ (OpenError::Unreachable(_) | OpenError::Refused(_))) => {
+                Err(Met::Reply(Attempted::not(Outcome::Failed, error.to_string())))
+            }
         }
     }
 
@@ -86,7 +104,6 @@ impl DirectCall<'_> {
         &self,
         mut exchange: Exchange,
         stream: Option<&Open>,
-        activity: &Activity,
     ) -> Result<Result<Exchanged, ExchangeError>, Met> {
         tokio::select! {
             biased;
@@ -98,7 +115,7 @@ impl DirectCall<'_> {
             () = gone(stream) => Err(Met::Settled),
             () = tokio::time::sleep(self.limit + KILL_GRACE) => {
                 // A function that still waits for its request has nothing to answer for.
-                if stream.is_none() || activity.has_ended() {
+                if stream.is_none_or(|open| open.inflow.has_ended()) {
                     self.instance.condemn(Breakage::Hung(exchange));
                 }
                 Err(Met::Reply(Attempted::not(Outcome::TimedOut, "the function did not answer in time")))
@@ -107,7 +124,7 @@ impl DirectCall<'_> {
     }
 
     /// Sends an answer over the stream, which is opened if it is not open yet.
-    async fn answer(self, mut answering: Answering, stream: Option<Open>, activity: &Activity) -> Met {
+    async fn answer(self, mut answering: Answering, stream: Option<Open>) -> Met {
         let head = Response::from_parts(answering.take_head(), ());
         let (status, mut headers) = match answer::read(head) {
             Answer::Answered { status, headers, body: () } => (status, headers),
@@ -125,32 +142,37 @@ impl DirectCall<'_> {
         };
         let stream = match stream {
             Some(stream) => stream,
-            None => match self.gateways.open(self.id, &self.offer).await {
-                Ok(DirectStream { sender, body: _, lease }) => Open { sender, _lease: lease },
-                Err(error) => return unopened(&error),
+            None => match self.open().await {
+                Ok(opened) => opened,
+                Err(met) => return met,
             },
         };
-        self.send(head, answering, stream, activity).await;
+        self.send(head, answering, stream).await;
         Met::Settled
     }
 
-    async fn send(&self, head: Bytes, mut answering: Answering, stream: Open, activity: &Activity) {
+    async fn send(&self, head: Bytes, mut answering: Answering, stream: Open) {
+        let Open { sender, inflow, _lease } = stream;
         let sent = tokio::select! {
             biased;
-            sent = pump(head, &mut answering, &stream.sender, activity) => sent,
+            sent = pump(head, &mut answering, &sender, &inflow) => sent,
             () = self.instance.died() => Err(PumpError::Died),
-            () = activity.idle(IDLE_MAX) => Err(PumpError::Idle),
+            () = inflow.idle(IDLE_MAX) => Err(PumpError::Idle),
         };
         match sent {
             Ok(()) => {
-                stream.sender.end().await;
+                sender.end().await;
                 answering.finish().await;
+                // A function may answer before its request has ended; the gateway then ends what nobody reads.
+                if tokio::time::timeout(DRAIN_MAX, inflow.drain()).await.is_err() {
+                    debug!(call = %self.id, "the gateway goes on after the answer");
+                }
             }
             // The stream is dropped without a last word, and so broken off.
             Err(error) => {
                 debug!(call = %self.id, %error, "an answer broke off");
                 if let PumpError::Function(error) = error
-                    && !activity.broke_off()
+                    && !inflow.broke_off()
                 {
                     self.instance.condemn(Breakage::Broken(error.to_string()));
                 }
@@ -183,7 +205,7 @@ async fn pump(
     head: Bytes,
     answering: &mut Answering,
     sender: &Sender,
-    activity: &Activity,
+    inflow: &Inflow,
 ) -> Result<(), PumpError> {
     sender.send(head).await?;
     loop {
@@ -196,7 +218,7 @@ async fn pump(
         let piece = piece.map_err(PumpError::Function)?;
         // The request may go on while the answer waits for room.
         answering.drive(sender.send(piece)).await?;
-        activity.moved();
+        inflow.moved();
     }
 }
 
@@ -204,14 +226,5 @@ async fn gone(stream: Option<&Open>) {
     match stream {
         Some(stream) => stream.sender.gone().await,
         None => std::future::pending().await,
-    }
-}
-
-fn unopened(error: &OpenError) -> Met {
-    match error {
-        OpenError::Void => Met::Settled,
-        OpenError::Unreachable(_) | OpenError::Refused(_) => {
-            Met::Reply(Attempted::not(Outcome::Failed, error.to_string()))
-        }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The gateway broke the body off.
@@ -23,19 +24,12 @@ pub(crate) enum RequestBody {
     /// All of it is here.
     Whole(Full<Bytes>),
     /// It comes as the function takes it.
-    Coming(Box<Incoming>, Arc<Activity>),
+    Coming(Arc<Inflow>),
 }
 
 impl From<Full<Bytes>> for RequestBody {
     fn from(body: Full<Bytes>) -> Self {
         Self::Whole(body)
-    }
-}
-
-impl RequestBody {
-    /// A body that comes over a stream; `activity` is told of it.
-    pub(crate) fn coming(body: Incoming, activity: Arc<Activity>) -> Self {
-        Self::Coming(Box::new(body), activity)
     }
 }
 
@@ -47,64 +41,71 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let (body, activity) = match self.get_mut() {
+        match self.get_mut() {
             Self::Whole(body) => {
-                return Pin::new(body)
-                    .poll_frame(cx)
-                    .map(|frame| frame.map(|frame| frame.map_err(|no| match no {})));
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|no| match no {})))
             }
-            Self::Coming(body, activity) => (&mut **body, activity),
-        };
-        Pin::new(&mut *body).poll_frame(cx).map(|frame| match frame {
-            Some(Ok(frame)) => {
-                activity.moved();
-                Some(Ok(frame))
-            }
-            // hyper takes a reset without an error for an end, which it is not.
-            None if body.is_end_stream() => {
-                activity.ended.store(true, Ordering::Relaxed);
-                None
-            }
-            None | Some(Err(_)) => {
-                activity.broken.store(true, Ordering::Relaxed);
-                Some(Err(BrokenOff))
-            }
-        })
+            Self::Coming(inflow) => inflow.poll(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
             // Polled to its end, so that its end is noted.
-            Self::Coming(..) => false,
+            Self::Coming(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Coming(body, _) => body.size_hint(),
+            Self::Coming(inflow) => inflow.body.lock().size_hint(),
         }
     }
 }
 
-/// What is known of a stream's movement.
+/// What a gateway sends on a stream, and what is known of the stream's movement. Outlives the function's connection: a
+/// stream that is let go before the gateway has ended its half takes the end of the answer with it.
 #[derive(Debug)]
-pub(crate) struct Activity {
+pub(crate) struct Inflow {
+    body: Mutex<Incoming>,
     since: Instant,
     moved_ms: AtomicU64,
     ended: AtomicBool,
     broken: AtomicBool,
 }
 
-impl Default for Activity {
-    fn default() -> Self {
+impl Inflow {
+    pub(crate) fn new(body: Incoming) -> Arc<Self> {
         let (moved_ms, ended, broken) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Self { since: Instant::now(), moved_ms, ended, broken }
+        Arc::new(Self { body: Mutex::new(body), since: Instant::now(), moved_ms, ended, broken })
     }
-}
 
-impl Activity {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let mut body = self.body.lock();
+        Pin::new(&mut *body).poll_frame(cx).map(|frame| match frame {
+            Some(Ok(frame)) => {
+                self.moved();
+                Some(Ok(frame))
+            }
+            // hyper takes a reset without an error for an end, which it is not.
+            None if body.is_end_stream() => {
+                self.ended.store(true, Ordering::Relaxed);
+                None
+            }
+            None | Some(Err(_)) => {
+                self.broken.store(true, Ordering::Relaxed);
+                Some(Err(BrokenOff))
+            }
+        })
+    }
+
+    /// Lets go what still comes, until the gateway has ended its half.
+    pub(crate) async fn drain(&self) {
+        while let Some(Ok(_)) = std::future::poll_fn(|cx| self.poll(cx)).await {}
+    }
+
     /// Something moved, in either direction.
     pub(crate) fn moved(&self) {
         let since = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
