@@ -47,7 +47,7 @@ async fn call(request: Request<Incoming>) -> Result<Response<Body>, Infallible> 
         Some(("/source", bytes)) => {
             let length = bytes.parse().unwrap_or(0);
             let frames = pieces(length).map(|piece| Ok(Frame::data(piece)));
-            ("application/octet-stream", Some(length), StreamBody::new(frames).boxed())
+            ("application/octet-stream", Some(length), BoxBody::new(StreamBody::new(frames)))
         }
         _ => ("text/plain", None, whole("no such function".to_owned())),
     };

@@ -56,7 +56,8 @@ async fn with(setup: &Setup<'_>, amqp: &str, bytes: u64) -> Result<()> {
 async fn on(setup: &Setup<'_>, amqp: &str, bytes: u64, folder: &str) -> Result<()> {
     let (id, folder) = (["--installation", setup.installation.as_str()], ["--folder", folder]);
     let function = Part::start("streaming", amqp, &[(folder[0], folder[1])]).await?;
-    let gateway = || Part::start("gateway", amqp, &[(id[0], id[1])]);
+    let only_id = [(id[0], id[1])];
+    let gateway = || Part::start("gateway", amqp, &only_id);
     let gateways = [gateway().await?, gateway().await?];
     let options = [(id[0], id[1]), (folder[0], folder[1])];
     let runner = Part::start("runner", &setup.runner_url, &options).await?;
