@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvFromSource, EnvVar, ResourceLimits, schema};
+use crate::{EnvFromSource, EnvVar, ResourceLimits, Span, schema};
 
 /// Groups Fns that trust one another: they may share a pod, a broker user and configuration.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
@@ -45,6 +45,12 @@ pub struct AppSpec {
     /// Size of the shared runners, for each runtime that a Fn of the App names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runners: Option<AppRunners>,
+    /// Which calls the ledger keeps: those that nobody waits for (`Async`, the default), or `All`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordedCalls>,
+    /// How long they are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<AppRetention>,
     /// What the App may ask of the platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<AppLimits>,
@@ -63,6 +69,29 @@ pub struct AppRunners {
     pub resources: Option<ResourceLimits>,
 }
 
+/// Which calls the ledger keeps.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RecordedCalls {
+    /// Those that nobody waits for.
+    #[default]
+    Async,
+    /// Those too for which somebody waits.
+    All,
+}
+
+/// How long what the platform keeps is kept.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct AppRetention {
+    /// Calls, after their end, 1m to 8760h; default: the ledger's own, mostly 72h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('8760h')")
+            .message("retention.calls: 1m to 8760h: write it like 30m, 72h or 720h")
+    )]
+    pub calls: Option<Span>,
+}
+
 /// Bounds on the App's traffic.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
@@ -72,6 +101,10 @@ pub struct AppLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_099_511_627_776_i64))]
     pub body_bytes: Option<i64>,
+    /// Calls in flight at once in each gateway, 1 to 100,000; beyond them callers are answered 429; default 5000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub concurrency: Option<i32>,
 }
 
 /// What the operator says of an App.

@@ -95,7 +95,6 @@ fn what_does_not_work_yet_is_no_field() {
         "properties",
         "suspend",
         "preload",
-        "retention",
         "idleTimeout",
         "path",
         "max",
@@ -116,7 +115,7 @@ fn what_does_not_work_yet_is_no_field() {
     });
     assert!(schema_at("Fn", "/properties/spec/properties/source/properties").get("path").is_none());
     let limits = schema_at("App", "/properties/spec/properties/limits/properties");
-    assert_eq!(limits.as_object().unwrap().keys().collect::<Vec<_>>(), ["bodyBytes"]);
+    assert_eq!(limits.as_object().unwrap().keys().collect::<Vec<_>>(), ["bodyBytes", "concurrency"]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ mod schema;
 mod trigger;
 
 pub use address::{AddressError, SigningKey};
-pub use app::{App, AppLimits, AppRunners, AppSpec, AppStatus};
+pub use app::{App, AppLimits, AppRetention, AppRunners, AppSpec, AppStatus, RecordedCalls};
 pub use bundle::BundleError;
 pub use condition::{
     ConditionStatus, ConditionType, MESSAGE_BYTES_MAX, Reason, find_condition, is_true, remove_condition,

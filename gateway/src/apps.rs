@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use funcatron_broker::names::{AppNames, ExchangeName, Installation, NameError, QueueName};
-use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, RevisionEntry};
+use funcatron_routing::app_table::{AppBounds, AppTable, AsyncPolicy, FnEntry, RevisionEntry};
 
 /// An App that is in the tables.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub(crate) struct AppPart {
     pub(crate) user: Arc<str>,
     pub(crate) cancel: ExchangeName,
     pub(crate) body_bytes_max: u64,
+    /// Calls at once; the gateway's own bound where its table says nothing.
+    pub(crate) in_flight_max: Option<usize>,
+    /// Whether the ledger is told of calls that somebody waits for.
+    pub(crate) records_all: bool,
     fns: HashMap<Box<str>, Arc<FnPart>>,
     triggers: Vec<TriggerPart>,
     pub(crate) counts: Arc<AppCounts>,
@@ -81,7 +85,8 @@ impl AppPart {
         table: AppTable,
         earlier: Option<&Self>,
     ) -> Result<Self, NameError> {
-        let AppTable { version: _, namespace, app, body_bytes_max, fns, triggers } = table;
+        let AppTable { version: _, namespace, app, bounds, fns, triggers } = table;
+        let AppBounds { body_bytes_max, in_flight_max, records_all } = bounds;
         let names = AppNames::new(installation, &namespace, &app)?;
         let mut parts = HashMap::with_capacity(fns.len());
         for (name, entry) in fns {
@@ -105,6 +110,8 @@ impl AppPart {
             namespace: namespace.into(),
             app: app.into(),
             body_bytes_max,
+            in_flight_max: in_flight_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+            records_all,
             fns: parts,
             triggers,
             counts: earlier.map(|part| Arc::clone(&part.counts)).unwrap_or_default(),

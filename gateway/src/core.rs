@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use funcatron_broker::message::CallEvent;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -18,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::pending::Pending;
 use crate::problem::Problem;
+use crate::recorder;
 use crate::tables::TableStore;
 use crate::uplink::Uplink;
 use crate::wake::Wakes;
@@ -40,6 +42,13 @@ pub(crate) struct Core {
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) streams: Arc<AtomicUsize>,
     pub(crate) cancels: mpsc::Sender<Cancelled>,
+    pub(crate) records: mpsc::Sender<[CallEvent; 2]>,
+}
+
+/// What others take out of a core that it puts in.
+pub(crate) struct Outboxes {
+    pub(crate) cancelled: mpsc::Receiver<Cancelled>,
+    pub(crate) recorded: mpsc::Receiver<[CallEvent; 2]>,
 }
 
 /// A call whose client left.
@@ -50,13 +59,14 @@ pub(crate) struct Cancelled {
 }
 
 impl Core {
-    /// Puts the parts together; the receiver is for whoever publishes the cancels.
+    /// Puts the parts together; the receivers are for whoever publishes cancels and records.
     pub(crate) fn new(
         config: Arc<GatewayConfig>,
         tables: Arc<TableStore>,
         bundles: Arc<dyn BundleSource>,
-    ) -> (Arc<Self>, mpsc::Receiver<Cancelled>) {
+    ) -> (Arc<Self>, Outboxes) {
         let (cancels, cancelled) = mpsc::channel(CANCELS_MAX);
+        let (records, recorded) = mpsc::channel(recorder::WAITING_MAX);
         let (pending, metrics) = (Arc::new(Pending::new()), Arc::new(Metrics::new()));
         let installation = tables.installation().clone();
         let ledger = config.ledger_url.as_deref().and_then(Ledger::new);
@@ -77,8 +87,9 @@ impl Core {
             in_flight: Arc::default(),
             streams: Arc::default(),
             cancels,
+            records,
         };
-        (Arc::new(core), cancelled)
+        (Arc::new(core), Outboxes { cancelled, recorded })
     }
 
     /// Whether tables and broker have both been seen: from then on this gateway has an answer to every request, be it
@@ -96,7 +107,8 @@ impl Core {
     pub(crate) fn enter(&self, app: &AppPart, function: &FnPart) -> Result<Place, Problem> {
         let limits = &self.config.limits;
         let gateway = Count::up(&self.in_flight, limits.in_flight_max).ok_or(Problem::GatewayBusy)?;
-        let of_app = Count::up(&app.counts.in_flight, limits.app_in_flight_max);
+        let app_max = app.in_flight_max.unwrap_or(limits.app_in_flight_max);
+        let of_app = Count::up(&app.counts.in_flight, app_max);
         let of_app = of_app.ok_or(Problem::TenantBusy("App"))?;
         let of_fn = Count::up(&function.in_flight, limits.fn_in_flight_max);
         let of_fn = of_fn.ok_or(Problem::TenantBusy("function"))?;

@@ -27,6 +27,7 @@ use crate::headers::{self, Forwarded};
 use crate::listen::Handler;
 use crate::metrics::Door;
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
+use crate::recorder::Recording;
 use crate::resolve::{self, BUNDLES, BundleAddress, Host};
 use crate::response::{ResponseBody, is_bodyless};
 use crate::submission::{Content, Destination, Submission};
@@ -126,11 +127,17 @@ impl Doorkeeper {
         headers::forward(&mut headers, &Forwarded { peer: peer.ip(), host: &host.authority });
         let is_head = method == Method::HEAD;
         let call = Submission::new(id, to, Content { method, url, headers, body, upload });
+        let source = if self.door == Door::Internal { Source::Invoke } else { Source::Http };
         if let Some(asked) = detached {
-            let source = if self.door == Door::Internal { Source::Invoke } else { Source::Http };
             return Ok(detached::accept(core, call, source, asked).await?.map(ResponseBody::from));
         }
-        Ok(match dispatch(core, call).await? {
+        let recorded = call.app.records_all && core.ledger.is_some();
+        let recording = recorded.then(|| Recording::begin(core, call.queued(source)));
+        let answer = dispatch(core, call).await;
+        if let Some(recording) = recording {
+            record(recording, &answer);
+        }
+        Ok(match answer? {
             Answer::Reply(reply) => self.answered(id, *reply, is_head),
             Answer::Direct(answer, upload) => {
                 let held = Held { _place: place, _upload: upload };
@@ -185,6 +192,17 @@ impl Doorkeeper {
         headers.insert(CONTENT_LENGTH, length);
         headers.insert(FN_CALL_ID, call_id_value(arrival.id));
         Ok(response)
+    }
+}
+
+fn record(recording: Recording, answer: &Result<Answer, Problem>) {
+    match answer {
+        Ok(Answer::Reply(reply)) => match reply.outcome {
+            Outcome::Answer(status) => recording.answered(status, &reply.headers, &reply.body),
+            _ => recording.failed(&Problem::Internal),
+        },
+        Ok(Answer::Direct(answer, _)) => recording.answered(answer.status, &answer.headers, &Bytes::new()),
+        Err(problem) => recording.failed(problem),
     }
 }
 

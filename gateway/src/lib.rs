@@ -26,6 +26,7 @@ mod outlet;
 mod patient;
 mod pending;
 mod problem;
+mod recorder;
 mod resolve;
 mod response;
 mod serve;

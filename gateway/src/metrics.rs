@@ -40,6 +40,7 @@ pub(crate) struct Metrics {
     pub(crate) attempts_again: Counter,
     pub(crate) cancels: Counter,
     pub(crate) cancels_dropped: Counter,
+    pub(crate) records_dropped: Counter,
     pub(crate) direct_opened: Counter,
     pub(crate) direct_refused: Counter,
 }
@@ -57,6 +58,7 @@ impl Metrics {
             attempts_again: Counter::default(),
             cancels: Counter::default(),
             cancels_dropped: Counter::default(),
+            records_dropped: Counter::default(),
             direct_opened: Counter::default(),
             direct_refused: Counter::default(),
         }
@@ -89,6 +91,7 @@ pub(crate) fn registry(core: &Arc<Core>) -> Registry {
         ("attempts_again", "Idempotent calls published once more", &metrics.attempts_again),
         ("cancels", "Calls cancelled since their client left", &metrics.cancels),
         ("cancels_dropped", "Cancels that found no room or no link", &metrics.cancels_dropped),
+        ("records_dropped", "Calls of which the ledger was not told", &metrics.records_dropped),
         ("direct_opened", "Streams that runners opened", &metrics.direct_opened),
         ("direct_refused", "Streams with a token that no call waits for", &metrics.direct_refused),
     ];

@@ -17,11 +17,12 @@ use tracing::{debug, info, warn};
 use crate::bundles::BundleSource;
 use crate::calls::Ledger;
 use crate::config::{GatewayConfig, Limits};
-use crate::core::{Cancelled, Core};
+use crate::core::{Cancelled, Core, Outboxes};
 use crate::doors::Doorkeeper;
 use crate::listen::{self, Handler, Lifetime};
 use crate::metrics::{Door, registry};
 use crate::ops::Ops;
+use crate::recorder;
 use crate::tables::TableStore;
 
 /// Whatever is left of the broker link after the drain ends within this time.
@@ -121,10 +122,11 @@ impl Gateway {
     ) {
         let Self { config, public, internal, ops } = self;
         let limits = Arc::new(config.limits.clone());
-        let (core, cancelled) = Core::new(Arc::new(config), tables, bundles);
+        let (core, Outboxes { cancelled, recorded }) = Core::new(Arc::new(config), tables, bundles);
         let (link_stop, link_tasks) = (CancellationToken::new(), TaskTracker::new());
         link_tasks.spawn(Arc::clone(&core.uplink).run(Arc::clone(&connector), link_stop.clone()));
         link_tasks.spawn(Arc::clone(&core.outlet).run(connector, link_stop.clone()));
+        link_tasks.spawn(recorder::run(Arc::clone(&core), recorded, link_stop.clone()));
         link_tasks.spawn(publish_cancels(Arc::clone(&core), cancelled, link_stop.clone()));
 
         let (doors, inner_doors, probes) = (lifetime(), lifetime(), lifetime());

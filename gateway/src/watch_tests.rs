@@ -4,6 +4,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use funcatron_broker::names::Installation;
+use funcatron_routing::app_table::AppBounds;
 use funcatron_routing::{
     Backend, CallPolicy, EncodedTable, ExplicitRule, OwnHost, RouteSource, Rules, compile,
 };
@@ -26,7 +27,7 @@ fn object(name: &str, data: &str) -> ConfigMap {
 }
 
 fn app(namespace: &str, name: &str, body_bytes_max: u64) -> ConfigMap {
-    let table = AppTable::new(namespace, name, body_bytes_max);
+    let table = AppTable::new(namespace, name, AppBounds::with_body(body_bytes_max));
     object(&names::app_table(namespace, name), &String::from_utf8(table.to_bytes()).unwrap())
 }
 
@@ -133,7 +134,7 @@ fn a_table_under_anothers_name_does_not_serve() {
 fn a_large_table_is_read_from_its_packed_form() {
     let mut follower = follower();
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(&AppTable::new("team-a", "shop", 7).to_bytes()).unwrap();
+    encoder.write_all(&AppTable::new("team-a", "shop", AppBounds::with_body(7)).to_bytes()).unwrap();
     let mut packed = object("app.team-a.shop", "");
     packed.data = None;
     let content = ByteString(encoder.finish().unwrap());

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
+use crate::app::ledger::Wish;
 use crate::function::decide::{Load, Retirement};
 use crate::keys::Name;
 
@@ -71,6 +72,7 @@ pub(crate) struct DurableLook {
 pub(crate) struct Memory {
     fns: Mutex<HashMap<Name, FnMemory>>,
     durable_looks: Mutex<HashMap<Name, DurableLook>>,
+    wishes: Mutex<HashMap<Name, Wish>>,
     suspect_bindings: Mutex<BTreeSet<(Name, String)>>,
     routes: Mutex<BTreeMap<Name, Compiled>>,
     apps: Mutex<HashMap<Name, Arc<tokio::sync::Mutex<()>>>>,
@@ -105,6 +107,21 @@ impl Memory {
     /// The next look is as the first.
     pub(crate) fn forget_durable_look(&self, trigger: &Name) {
         self.durable_looks.lock().remove(trigger);
+    }
+
+    /// What the ledger was told that an App wants.
+    pub(crate) fn wish_told(&self, app: &Name) -> Option<Wish> {
+        self.wishes.lock().get(app).copied()
+    }
+
+    /// The ledger was told.
+    pub(crate) fn keep_wish(&self, app: &Name, wish: Wish) {
+        self.wishes.lock().insert(app.clone(), wish);
+    }
+
+    /// The App is gone.
+    pub(crate) fn forget_wish(&self, app: &Name) {
+        self.wishes.lock().remove(app);
     }
 
     /// A Trigger of the Fn changed or went: its queue may have bindings that nobody wants.

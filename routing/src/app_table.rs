@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use funcatron_crds::{AsyncRetry, Digest, FnAsync, RevisionName};
+use funcatron_crds::{AppLimits, AppSpec, AsyncRetry, Digest, FnAsync, RecordedCalls, RevisionName};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+/// The largest request body of an App that does not say.
+const BODY_BYTES_DEFAULT: u64 = 6 << 20;
 
 /// All that a gateway knows of one App besides its Routes.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -17,14 +20,47 @@ pub struct AppTable {
     pub namespace: String,
     /// The App.
     pub app: String,
-    /// Largest request body.
-    pub body_bytes_max: u64,
+    /// What its calls are held to.
+    #[serde(flatten)]
+    pub bounds: AppBounds,
     /// Its Fns by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fns: BTreeMap<String, FnEntry>,
     /// Its HTTP triggers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<HttpTriggerEntry>,
+}
+
+/// What an App's calls are held to.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AppBounds {
+    /// Largest request body.
+    pub body_bytes_max: u64,
+    /// Calls in flight at once in each gateway; absent: as the gateway has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight_max: Option<u32>,
+    /// Whether the ledger is told of calls that somebody waits for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub records_all: bool,
+}
+
+impl AppBounds {
+    /// A body's bound, and otherwise none.
+    pub const fn with_body(bytes_max: u64) -> Self {
+        Self { body_bytes_max: bytes_max, in_flight_max: None, records_all: false }
+    }
+
+    /// As an App asks for them.
+    pub fn of(spec: &AppSpec) -> Self {
+        let AppLimits { body_bytes, concurrency } = spec.limits.clone().unwrap_or_default();
+        let body_bytes = body_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+        Self {
+            body_bytes_max: body_bytes.unwrap_or(BODY_BYTES_DEFAULT),
+            in_flight_max: concurrency.and_then(|calls| u32::try_from(calls).ok()),
+            records_all: spec.record == Some(RecordedCalls::All),
+        }
+    }
 }
 
 /// One Fn.
@@ -122,12 +158,12 @@ impl AppTable {
     pub const VERSION: u32 = 1;
 
     /// An App without Fns.
-    pub fn new(namespace: impl Into<String>, app: impl Into<String>, body_bytes_max: u64) -> Self {
+    pub fn new(namespace: impl Into<String>, app: impl Into<String>, bounds: AppBounds) -> Self {
         Self {
             version: Self::VERSION,
             namespace: namespace.into(),
             app: app.into(),
-            body_bytes_max,
+            bounds,
             fns: BTreeMap::new(),
             triggers: Vec::new(),
         }
@@ -176,7 +212,7 @@ mod tests {
             source: source.into(),
             fn_name: "invoice".into(),
         };
-        let mut table = AppTable::new("team-a", "shop", 6_291_456);
+        let mut table = AppTable::new("team-a", "shop", AppBounds::with_body(6_291_456));
         table.triggers =
             vec![trigger("hook", "/hook"), trigger("deep", "/hook/deep/"), trigger("other", "/other")];
         let revision = RevisionEntry {
@@ -232,7 +268,7 @@ mod tests {
         assert_eq!(found("/hook/deep/x"), Some("deep"));
         assert_eq!(found("/hooks"), None);
         assert_eq!(found("/"), None);
-        let mut all = AppTable::new("a", "b", 1);
+        let mut all = AppTable::new("a", "b", AppBounds::with_body(1));
         all.triggers = vec![HttpTriggerEntry { name: "all".into(), source: "/".into(), fn_name: "f".into() }];
         assert!(all.find_trigger("/anything").is_some());
     }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use funcatron_broker::message::{Report, ReportEvent};
 use funcatron_broker::names::AppNames;
 use funcatron_crds::{Digest, RevisionName};
-use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry};
+use funcatron_routing::app_table::{
+    AppBounds, AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry,
+};
 
 use super::manifests::Key;
 use super::plan::{AppPlan, Broken, Plan};
@@ -32,7 +34,7 @@ pub(crate) struct Fleet {
 
 struct AppState {
     names: AppNames,
-    body_bytes_max: u64,
+    bounds: AppBounds,
     triggers: Vec<HttpTriggerEntry>,
     fns: BTreeMap<String, FnState>,
 }
@@ -105,7 +107,7 @@ impl Fleet {
 
     fn adopt_app(&mut self, key: &Key, planned: &AppPlan, broken: &BTreeSet<Broken>, now: Instant) {
         let app = self.apps.entry(key.clone()).or_insert_with(|| AppState::of(planned));
-        app.body_bytes_max = planned.body_bytes_max;
+        app.bounds = planned.bounds;
         app.triggers.clone_from(&planned.triggers);
         let leaves = |name: &String| {
             let stays = broken.contains(&Broken::Fn(Key::new(&key.namespace, name)));
@@ -298,7 +300,7 @@ impl AppState {
     fn of(planned: &AppPlan) -> Self {
         Self {
             names: planned.names.clone(),
-            body_bytes_max: planned.body_bytes_max,
+            bounds: planned.bounds,
             triggers: Vec::new(),
             fns: BTreeMap::new(),
         }
@@ -313,7 +315,7 @@ impl AppState {
     }
 
     fn table(&self, key: &Key) -> AppTable {
-        let mut table = AppTable::new(&key.namespace, &key.name, self.body_bytes_max);
+        let mut table = AppTable::new(&key.namespace, &key.name, self.bounds);
         table.triggers.clone_from(&self.triggers);
         table.fns = self
             .fns

@@ -31,7 +31,7 @@ fn plan(revision: Option<&str>) -> Plan {
     });
     let app = AppPlan {
         names: names(),
-        body_bytes_max: 1,
+        bounds: funcatron_routing::app_table::AppBounds::with_body(1),
         fns: fns.into_iter().collect(),
         triggers: Vec::new(),
         bindings: BTreeSet::new(),

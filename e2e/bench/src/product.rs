@@ -11,7 +11,7 @@ use funcatron_broker::names::Installation;
 use funcatron_crds::address::SigningKey;
 use funcatron_crds::{Digest, RevisionName};
 use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
-use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, RevisionEntry};
+use funcatron_routing::app_table::{AppBounds, AppTable, AsyncPolicy, FnEntry, RevisionEntry};
 use funcatron_routing::{Backend, CallPolicy, ExplicitRule, RouteSource, Rules, compile};
 use funcatron_runner::{Mode, RunnerConfig};
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,7 @@ pub(crate) fn gateway(url: &str, installation: &str) -> Result<()> {
 
 /// One Route for all paths to one Fn.
 fn fill(tables: &TableStore) -> Result<()> {
-    let mut app = AppTable::new(NAMESPACE, APP, BODY_BYTES_MAX);
+    let mut app = AppTable::new(NAMESPACE, APP, AppBounds::with_body(BODY_BYTES_MAX));
     let revision = RevisionEntry {
         name: RevisionName::parse(REVISION).context("name the revision")?,
         runtime: None,

@@ -218,3 +218,22 @@ async fn options_is_the_functions_own() {
     let (answer, call) = tokio::join!(options, runner.serve(OK, "mine"));
     assert_eq!((answer.text().as_str(), call.method), ("mine", Method::OPTIONS));
 }
+
+#[tokio::test]
+async fn an_apps_own_bound_comes_before_the_gateways() {
+    let fixture = Fixture::start().await;
+    let mut table = app("00000001");
+    table.bounds.in_flight_max = Some(1);
+    fixture.tables.put_app("team-a", "shop", Some(table)).unwrap();
+    let mut runner = fixture.runner("00000001").await;
+    let refusing = async {
+        let (call, delivery) = runner.take().await;
+        let busy = fixture.get("/page").await;
+        runner.reply(&call, reply(&call, OK, "")).await;
+        delivery.ack().await.unwrap();
+        busy
+    };
+    let (answer, busy) = tokio::join!(fixture.get("/page"), refusing);
+    assert_eq!((answer.status, busy.status, busy.problem().as_str()), (200, 429, "tenant-busy"));
+    assert_eq!(busy.headers["retry-after"], "1");
+}

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use funcatron_broker::envelope::Envelope;
 use funcatron_broker::link::{Connector as _, ConsumeOptions, Consumer, Event, Link};
-use funcatron_broker::message::{Call, CallEvent, DurableQueue, Happened, Source, Wake, WakeKind};
+use funcatron_broker::message::{
+    Call, CallEvent, DurableQueue, Ended, Happened, Outcome, Source, Wake, WakeKind,
+};
 use funcatron_broker::names::QueueName;
 use funcatron_broker::topology::{self, Item};
-use http::Method;
+use http::{Method, StatusCode};
 
 use crate::support::*;
+
+const OK: Outcome = Outcome::Answer(StatusCode::OK);
 
 /// Takes what comes into a queue. Its link lives as long as it does.
 struct Listener {
@@ -159,4 +163,31 @@ async fn what_the_broker_does_not_take_is_503_and_told_to_the_ledger() {
     eventually(async || fixture.post("/later", "").await.problem() == "broker-away").await;
     fixture.broker.come_back();
     eventually(async || fixture.post("/later", "").await.problem() == "queue-full").await;
+}
+
+#[tokio::test]
+async fn calls_that_somebody_waits_for_are_told_where_their_app_wants_them_kept() {
+    let fixture = Fixture::start().await;
+    let mut runner = fixture.runner("00000001").await;
+    let mut ledger = listen(&fixture, &installation().ledger_queue()).await;
+    let (unkept, _) = tokio::join!(fixture.post("/page", "unkept"), runner.serve(OK, "one"));
+    assert_eq!(unkept.status, 200);
+    let mut table = app("00000001");
+    table.bounds.records_all = true;
+    fixture.tables.put_app("team-a", "shop", Some(table)).unwrap();
+    for (outcome, expected) in
+        [(OK, Ended::Success), (Outcome::Failed, Ended::Error), (Outcome::TimedOut, Ended::Timeout)]
+    {
+        let (answer, _) = tokio::join!(fixture.post("/page", "asked"), runner.serve(outcome, "said"));
+        let queued = CallEvent::from_envelope(&ledger.next().await.0).unwrap();
+        let ended = CallEvent::from_envelope(&ledger.next().await.0).unwrap();
+        let id = answer.headers["fn-call-id"].to_str().unwrap();
+        assert_eq!((queued.id.to_string().as_str(), ended.id), (id, queued.id));
+        let Happened::Queued { request: Some(request), .. } = queued.happened else { panic!("{queued:?}") };
+        let Happened::Ended { outcome, is_final: true, answer, .. } = ended.happened else {
+            panic!("{ended:?}")
+        };
+        assert_eq!((&request.body.bytes[..], outcome), (&b"asked"[..], expected));
+        assert_eq!(answer.is_some(), expected == Ended::Success);
+    }
 }

@@ -183,7 +183,7 @@ pub(crate) async fn fixture() -> Fixture {
 pub(crate) async fn with(limits: Limits) -> Fixture {
     let fixture = Fixture::with(HostPolicy::Strict, limits).await;
     let mut table = app("00000001");
-    table.body_bytes_max = LIMIT as u64;
+    table.bounds.body_bytes_max = LIMIT as u64;
     fixture.tables.put_app("team-a", "shop", Some(table)).unwrap();
     fixture
 }

@@ -18,7 +18,9 @@ use funcatron_broker::topology;
 use funcatron_crds::address::SigningKey;
 use funcatron_crds::{Digest, Direct, RevisionName};
 use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
-use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry};
+use funcatron_routing::app_table::{
+    AppBounds, AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry,
+};
 use funcatron_routing::{
     Backend, CallPolicy, ExplicitRule, PathMatch, PathMatchType, RouteMatch, RouteSource, RouteTable, Rules,
     compile,
@@ -175,7 +177,7 @@ impl Fixture {
 
 /// The table of `team-a/shop`: `page`, whose revision has that hash, and `new`, which has none yet.
 pub(crate) fn app(hash: &str) -> AppTable {
-    let mut table = AppTable::new("team-a", "shop", 1000);
+    let mut table = AppTable::new("team-a", "shop", AppBounds::with_body(1000));
     let entry = RevisionEntry {
         name: RevisionName::parse(&revision(hash)).unwrap(),
         runtime: Some("python".into()),

@@ -11,7 +11,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 use tracing::warn;
 
-use super::FINALIZER;
+use super::{FINALIZER, ledger};
 use crate::apply::{delete, write_finalizers};
 use crate::cache::label;
 use crate::context::{Context, ReconcileError, now};
@@ -37,6 +37,9 @@ pub(super) async fn reconcile(ctx: &Context, key: &Name, app: &App) -> Result<Ou
             return Err(error);
         }
         warn!(%key, %error, "the App goes while the broker does not answer; what is left there is swept later");
+    }
+    if let Err(error) = ledger::tell_end(ctx, key, app).await {
+        warn!(%key, %error, "the ledger is not told that the App is gone");
     }
     let others: Vec<String> =
         app.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();

@@ -2,6 +2,7 @@
 
 mod credentials;
 mod delete;
+pub(crate) mod ledger;
 mod runners;
 pub(crate) mod status;
 pub(crate) mod table;
@@ -76,7 +77,7 @@ async fn make(ctx: &Context, key: &Name, app: &Arc<App>, facts: &mut Facts) -> R
         items.extend(topology::wake(&names, &runners.runtime)?);
     }
     ctx.broker.ensure(items).await?;
-    Ok(())
+    ledger::tell(ctx, key, app).await
 }
 
 /// From here on the broker may hold something of it.

@@ -1,8 +1,10 @@
 //! An App's table: composed (pure) from what serves each Fn, written when it differs.
 
 use funcatron_crds::names::LABEL_FN;
-use funcatron_crds::{App, AppLimits, Function, RevisionName, Timeout, Trigger, names};
-use funcatron_routing::app_table::{AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry};
+use funcatron_crds::{App, Function, RevisionName, Timeout, Trigger, names};
+use funcatron_routing::app_table::{
+    AppBounds, AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry,
+};
 use kube::ResourceExt;
 
 use crate::apply::{apply, is_current, stamped};
@@ -12,9 +14,6 @@ use crate::keys::Name;
 use crate::objects::config_maps::{self, Content};
 use crate::objects::revisions::{self, Stored};
 use crate::trigger::sources;
-
-/// Largest request body unless the App says otherwise: 6 MiB.
-const BODY_BYTES_DEFAULT: i64 = 6 * 1024 * 1024;
 
 /// One Fn as the table sees it.
 pub(crate) struct ServedFn {
@@ -32,9 +31,8 @@ pub(crate) struct ServedFn {
 
 /// Composes the table. The timeout is that of the revision that serves: both belong to what was tried.
 fn compose(app: &App, fns: Vec<ServedFn>, triggers: &[&Trigger]) -> AppTable {
-    let AppLimits { body_bytes } = app.spec.limits.clone().unwrap_or_default();
-    let body_bytes_max = u64::try_from(body_bytes.unwrap_or(BODY_BYTES_DEFAULT)).unwrap_or(0);
-    let mut table = AppTable::new(app.namespace().unwrap_or_default(), app.name_any(), body_bytes_max);
+    let bounds = AppBounds::of(&app.spec);
+    let mut table = AppTable::new(app.namespace().unwrap_or_default(), app.name_any(), bounds);
     table.fns = fns.into_iter().map(fn_entry).collect();
     table.triggers = triggers.iter().filter_map(|trigger| trigger_entry(trigger)).collect();
     table.triggers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -158,7 +156,7 @@ mod tests {
             table.fns["hello"],
             FnEntry { revision: None, timeout_ms: 7, detached: AsyncPolicy::default() }
         );
-        assert_eq!(table.body_bytes_max, 6_291_456);
+        assert_eq!(table.bounds.body_bytes_max, 6_291_456);
     }
 
     #[test]

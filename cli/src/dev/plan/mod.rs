@@ -13,15 +13,12 @@ use funcatron_broker::names::{AppNames, Installation};
 use funcatron_crds::ScheduleTrigger;
 use funcatron_operator::schedule::Timetable;
 use funcatron_routing::RouteTable;
-use funcatron_routing::app_table::{AsyncPolicy, HttpTriggerEntry, RevisionEntry};
+use funcatron_routing::app_table::{AppBounds, AsyncPolicy, HttpTriggerEntry, RevisionEntry};
 
 use super::manifests::{Key, Manifests, Problem};
 
 pub(crate) use environment::ConfigFile;
 pub(crate) use fns::RUNTIMES;
-
-/// Largest request body of an App that names none, as its CRD says.
-const BODY_BYTES_DEFAULT: u64 = 6 * 1024 * 1024;
 
 /// Everything that shall run, and what is wrong with the rest.
 #[derive(Default)]
@@ -56,7 +53,7 @@ pub(crate) enum Broken {
 /// One App.
 pub(crate) struct AppPlan {
     pub(crate) names: AppNames,
-    pub(crate) body_bytes_max: u64,
+    pub(crate) bounds: AppBounds,
     pub(crate) fns: BTreeMap<String, FnPlan>,
     pub(crate) triggers: Vec<HttpTriggerEntry>,
     pub(crate) bindings: BTreeSet<BindingPlan>,
@@ -101,12 +98,9 @@ pub(crate) fn compile(
     for (key, app) in &manifests.apps {
         match AppNames::new(installation, &key.namespace, &key.name) {
             Ok(names) => {
-                let body_bytes_max = app.object.spec.limits.as_ref().and_then(|limits| limits.body_bytes);
                 let app_plan = AppPlan {
                     names,
-                    body_bytes_max: body_bytes_max
-                        .and_then(|bytes| u64::try_from(bytes).ok())
-                        .unwrap_or(BODY_BYTES_DEFAULT),
+                    bounds: AppBounds::of(&app.object.spec),
                     fns: BTreeMap::new(),
                     triggers: Vec::new(),
                     bindings: BTreeSet::new(),

@@ -45,7 +45,7 @@ fn the_shop_runs_whole_but_for_its_image() {
     let app = &plan.apps[&shop()];
     let fns: Vec<&str> = app.fns.keys().map(String::as_str).collect();
     assert_eq!(fns, ["get-order", "list-orders", "on-paid", "page", "page-next"]);
-    assert_eq!(app.body_bytes_max, 1_048_576);
+    assert_eq!(app.bounds.body_bytes_max, 1_048_576);
     assert_eq!(app.bindings.len(), 1);
     assert!(app.fns["on-paid"].revision.durable);
     assert_eq!(plan.routes.len(), 2);
