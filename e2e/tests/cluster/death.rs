@@ -64,11 +64,7 @@ fn restarts(pod: &str) -> anyhow::Result<u64> {
 
 /// The runner is the container's first process, which no signal from inside its namespace kills: its node does.
 fn kill_runner(pod: &str) -> anyhow::Result<()> {
-    let process = node::runner_of(NAMESPACE, pod)?;
-    let pid = process.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let done = std::process::Command::new("kill").args(["-9", pid]).status()?;
-    ensure!(done.success(), "kill -9 {pid}: {done}");
-    Ok(())
+    node::kill(&node::runner_of(NAMESPACE, pod)?)
 }
 
 fn under_load(method: &str, runners: &[String]) -> LoadResult {

@@ -8,6 +8,7 @@ mod bad_resources;
 mod broker;
 mod death;
 mod first_fn;
+mod later;
 mod leaving;
 mod node;
 mod quiet;

@@ -1,8 +1,8 @@
 //! The built cluster's node, which is this machine: its processes are pods' processes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use e2e::kubectl::get;
 
 /// The runner's process of a pod, as its folder below /proc.
@@ -19,4 +19,12 @@ pub(crate) fn runner_of(namespace: &str, pod: &str) -> anyhow::Result<PathBuf> {
         }
     }
     anyhow::bail!("no runner process of pod {pod}")
+}
+
+/// Ends a process, which hears nothing of it.
+pub(crate) fn kill(process: &Path) -> anyhow::Result<()> {
+    let pid = process.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let done = std::process::Command::new("kill").args(["-9", pid]).status()?;
+    ensure!(done.success(), "kill -9 {pid}: {done}");
+    Ok(())
 }
