@@ -5,6 +5,7 @@
 // Pure but for the clock that remaining time needs; docs/hosts.md states every form.
 
 const { isUtf8 } = require('node:buffer')
+const { Pieces, isSource } = require('./pieces')
 
 const NOT_ASCII = /[\x80-\xff]/
 const HTTP_PREFIX = 'fn-http-h-'
@@ -23,7 +24,8 @@ class InvalidResult extends Error {}
 
 /** A request to the worker: names of headers in lower case, each with all its values. */
 class Request {
-  constructor (rawHeaders, body) {
+  constructor (rawHeaders, body, signal = null) {
+    this.signal = signal
     this.headers = Object.create(null)
     for (let i = 0; i < rawHeaders.length; i += 2) {
       const name = rawHeaders[i].toLowerCase()
@@ -61,6 +63,8 @@ class Context {
     return time === null ? null : new Date(time)
   }
 
+  /** An AbortSignal: aborted when the caller has left before the answer was whole. */
+  get signal () { return this._request.signal }
   get callID () { return this.getHeader('Fn-Call-Id') }
   get appName () { return this._env.FN_APP_NAME }
   get appID () { return this._env.FN_APP_ID }
@@ -173,7 +177,7 @@ function answerEvent (context, result) {
   const headers = { ...result.headers, ...result.multiValueHeaders }
   if (result.cookies) headers['set-cookie'] = [...result.cookies]
   let [body, type] = encode(result.body)
-  if (result.isBase64Encoded) [body, type] = [fromBase64(body), 'application/octet-stream']
+  if (result.isBase64Encoded && !isSource(body)) [body, type] = [fromBase64(body), 'application/octet-stream']
   return answer(result.statusCode, headers, body, type)
 }
 
@@ -184,6 +188,7 @@ function answerFdk (context, result) {
   const type = context.responseContentType
   if (result === undefined || result === null) return answer(status, headers, Buffer.alloc(0), type)
   if (result instanceof Uint8Array) return answer(status, headers, Buffer.from(result), 'application/octet-stream')
+  if (result instanceof Pieces) return answer(status, headers, result, type ?? 'application/octet-stream')
   if (type === null || /^application\/json|\+json/.test(type)) {
     return answer(status, headers, json(result), 'application/json')
   }
@@ -230,6 +235,7 @@ function encode (value) {
   if (typeof value === 'string') return [Buffer.from(value), 'text/plain; charset=utf-8']
   if (value instanceof Uint8Array) return [Buffer.from(value), 'application/octet-stream']
   if (value instanceof ArrayBuffer) return [Buffer.from(value), 'application/octet-stream']
+  if (isSource(value)) return [value, 'application/octet-stream']
   return [json(value), 'application/json']
 }
 

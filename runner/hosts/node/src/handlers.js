@@ -8,6 +8,7 @@ const fs = require('node:fs')
 const path = require('node:path')
 const { pathToFileURL } = require('node:url')
 const { Context, buildEvent, answerEvent, answerFdk } = require('./calls')
+const { begun, isSource } = require('./pieces')
 const shim = require('./fdk-shim')
 
 const DEFAULT_HANDLER = 'handler'
@@ -38,19 +39,26 @@ class Entry {
     const input = decodeInput(request.body, this._inputMode)
     const context = new Context(request, env, input)
     const result = await this._call(input, context)
-    return answerFdk(context, result instanceof shim.FnResult ? await rawBody(context, result) : result)
+    return answerFdk(context, await ready(result instanceof shim.FnResult ? await rawBody(context, result) : result))
   }
 
   async _answerEvent (request, env) {
     const event = buildEvent(request)
     const context = new Context(request, env, event.body)
-    if (!this._takesCallback) return answerEvent(context, await this._call(event, context))
+    if (!this._takesCallback) return answerEvent(context, await ready(await this._call(event, context)))
     const result = await new Promise((resolve, reject) => {
       const returned = this._call(event, context, (error, value) => error ? reject(error) : resolve(value))
       if (typeof returned?.then === 'function') returned.then(resolve, reject)
     })
-    return answerEvent(context, result)
+    return answerEvent(context, await ready(result))
   }
+}
+
+/** What a function returned, with a generator or a stream in it ready to be read. */
+async function ready (result) {
+  if (isSource(result)) return begun(result)
+  if (result !== null && typeof result === 'object' && isSource(result.body)) return { ...result, body: await begun(result.body) }
+  return result
 }
 
 /** What a revision runs: one entry, or several chosen by operationId. */

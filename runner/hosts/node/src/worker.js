@@ -8,8 +8,11 @@
 const fs = require('node:fs')
 const http = require('node:http')
 const net = require('node:net')
+const { pipeline } = require('node:stream/promises')
+const { Readable } = require('node:stream')
 const { Request, InvalidResult, answerFailure } = require('./calls')
 const { loadHandler, HandlerError, UnknownOperation } = require('./handlers')
+const { Pieces } = require('./pieces')
 const shim = require('./fdk-shim')
 const { Streams } = require('./streams')
 
@@ -135,14 +138,16 @@ class Server {
     request.on('end', () => {
       if (size <= BODY_MAX_BYTES) this._onCall(request, Buffer.concat(chunks), response)
     })
-    request.on('error', () => {}) // the caller left; what runs is not told
+    request.on('error', () => {}) // the caller left: `close` of the response says it
   }
 
   async _onCall (incoming, body, response) {
     if (incoming.method !== 'POST' || incoming.url !== '/call') return send(response, answerFailure(404, 'only POST /call is served'))
     await this._slot()
+    const left = new AbortController()
+    response.once('close', () => { if (!response.writableFinished) left.abort() })
     try {
-      send(response, await this._answer(new Request(incoming.rawHeaders, body)))
+      await this._answer(new Request(incoming.rawHeaders, body, left.signal), response)
     } finally {
       const next = this._waiting.shift()
       if (next) next()
@@ -155,12 +160,17 @@ class Server {
     else await new Promise((resolve) => this._waiting.push(resolve)) // no more than there are connections
   }
 
-  async _answer (request) {
+  async _answer (request, response) {
     const deadline = request.deadlineMs()
-    if (deadline !== null && deadline <= Date.now()) return answerFailure(504, 'deadline had passed before the call began')
-    const answer = await this._streams.run(request.header('fn-call-id') ?? '', () => this._run(request))
-    if (deadline !== null && deadline <= Date.now()) return answerFailure(504, 'deadline passed while the function ran')
-    return answer
+    if (deadline !== null && deadline <= Date.now()) return send(response, answerFailure(504, 'deadline had passed before the call began'))
+    // What a stream's maker writes while it is read belongs to the call as well.
+    const answer = await this._streams.run(request.header('fn-call-id') ?? '', async () => {
+      const answer = await this._run(request)
+      if (deadline !== null && deadline <= Date.now()) return answerFailure(504, 'deadline passed while the function ran')
+      if (!(answer.body instanceof Pieces)) return answer
+      await stream(response, answer)
+    })
+    if (answer) send(response, answer)
   }
 
   async _run (request) {
@@ -179,6 +189,18 @@ function send (response, answer) {
   response.sendDate = false
   response.writeHead(answer.status, [...answer.headers, ['Content-Length', String(answer.body.length)]].flat())
   response.end(answer.body)
+}
+
+/** Writes each piece as it comes, no faster than it is read; one that fails leaves the answer without its end. */
+async function stream (response, answer) {
+  if (response.destroyed) return answer.body[Symbol.asyncIterator]().return()
+  response.sendDate = false
+  response.writeHead(answer.status, answer.headers.flat())
+  try {
+    await pipeline(Readable.from(answer.body, { objectMode: true, highWaterMark: 1 }), response)
+  } catch (error) { // whatever user code throws ends its call, never the worker
+    if (error?.code !== 'ERR_STREAM_PREMATURE_CLOSE') process.stderr.write(traceOf(error) + '\n')
+  }
 }
 
 main()

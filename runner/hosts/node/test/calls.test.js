@@ -275,3 +275,63 @@ for (const request of ['nonsense\r\n\r\n', 'POST /call HTTP/1.1\r\nHost: x\r\nCo
     assert.equal((await host.call('a')).text, 'ok')
   })
 }
+
+/** Sends a call and hands out its response as it comes. */
+function open (revision) {
+  const headers = {
+    'Fn-Call-Id': 'c-1', 'Fn-Deadline': deadline(30), 'Fn-Intent': 'httprequest', 'Fn-Http-Method': 'GET', 'Fn-Http-Request-Url': '/events'
+  }
+  return new Promise((resolve, reject) => {
+    const request = http.request({ socketPath: host.socketOf(revision), path: '/call', method: 'POST', headers }, resolve)
+    request.on('error', reject)
+    request.end()
+  })
+}
+
+// A piece is made once a file of its number is there: the test decides when.
+const WAIT = `const fs = require('node:fs')
+const wait = async (n) => { while (!fs.existsSync(process.env.GO + n)) await new Promise((resolve) => setTimeout(resolve, 1)) }
+async function * events () { for (let n = 0; n < 3; n++) { await wait(n); yield \`data: ${'${n}'}\\n\\n\` } }
+`
+const STREAMS = {
+  generator: "exports.handler = async function * (input, ctx) { ctx.responseContentType = 'text/event-stream'; yield * events() }\n",
+  result: "exports.handler = () => ({ statusCode: 200, headers: { 'Content-Type': 'text/event-stream' }, body: events() })\n",
+  readable: "exports.handler = (input, ctx) => { ctx.responseContentType = 'text/event-stream'; return require('node:stream').Readable.from(events()) }\n"
+}
+
+for (const [form, source] of Object.entries(STREAMS)) {
+  test(`pieces leave as they are made: ${form}`, async () => {
+    const go = require('node:path').join(host.directory, `go-${form}-`)
+    const touch = (n) => require('node:fs').writeFileSync(go + n, '')
+    await host.loaded('a', WAIT + source, { env: { GO: go } })
+    touch(0)
+    const response = await open('a')
+    assert.deepEqual([response.statusCode, response.headers['content-type']], [200, 'text/event-stream'])
+    assert.equal(response.headers['content-length'], undefined)
+    let n = 0
+    for await (const piece of response) {
+      assert.equal(piece.toString(), `data: ${n}\n\n`, 'one comes before the next is made')
+      touch(++n)
+    }
+    assert.equal(n, 3)
+  })
+}
+
+test('a generator that throws breaks its answer off', async () => {
+  await host.loaded('a', "exports.handler = async function * (event) { yield 'half'; throw new Error('secret') }\n")
+  const response = await open('a')
+  await assert.rejects(async () => { for await (const piece of response) assert.equal(piece.toString(), 'half') })
+  await eventually(() => host.messages({ call: 'c-1', stream: 'stderr' }).some((line) => line.includes('secret')))
+  await host.loaded('b', "exports.handler = async function * (event) { throw new Error('at once') }\n")
+  assert.equal((await host.call('b')).status, 502)
+})
+
+test('a function is told when its caller leaves', async () => {
+  await host.loaded('a', `exports.handler = async function * (event, context) {
+    context.signal.addEventListener('abort', () => console.log('aborted'))
+    try { while (true) { yield 'x'.repeat(65536) } } finally { console.log('left') }
+  }\n`)
+  const response = await open('a')
+  response.once('data', () => response.destroy())
+  await eventually(() => ['aborted', 'left'].every((word) => host.messages({ call: 'c-1' }).includes(word)))
+})

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from harness import Host, alive, connect, deadline, post
+from harness import Host, UnixConnection, alive, connect, deadline, eventually, post
 
 FDK = {"Fn-Http-H-X-Name": "ada", "Content-Type": "application/json", "Fn-Operation-Id": "getOrder",
        "Fn-Route-Template": "/orders/{id}", "Fn-Path-Params": json.dumps({"id": "7 ü"}), "Fn-Attempt": "2"}
@@ -122,7 +124,7 @@ def test_plain_results_are_typed(host: Host, source: str, body: bytes, content_t
         assert (reply.body, reply.header("Content-Type")) == (body, content_type)
 
 
-@pytest.mark.parametrize("source", ["object()", "{1, 2}", "(x for x in 'ab')", "{'statusCode': 99}",
+@pytest.mark.parametrize("source", ["object()", "{1, 2}", "{'statusCode': 99}",
                                     "{'statusCode': 'soon'}", "{'statusCode': 200, 'headers': {'X': 'a\\r\\nB: c'}}",
                                     "{'statusCode': 200, 'headers': {'a b': 'c'}}", "{'statusCode': None}",
                                     "{'statusCode': 200, 'headers': 7}", "{'statusCode': 200, 'body': '!', "
@@ -333,3 +335,65 @@ def test_other_paths_and_methods_are_not_served(host: Host) -> None:
     assert b" 404 " in raw(host, "a", b"GET /call HTTP/1.1\r\n\r\n")
 
 
+
+
+def read_pieces(connection: UnixConnection, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
+    base = {"Fn-Call-Id": "c-1", "Fn-Deadline": deadline(30), "Fn-Intent": "httprequest", "Fn-Http-Method": "GET",
+            "Fn-Http-Request-Url": "/events"}
+    connection.request("POST", "/call", b"", {**base, **(headers or {})})
+    return connection.getresponse()
+
+
+GENERATORS = {
+    "generator": "def handler(ctx, data=None):\n    ctx.SetResponseHeaders({'Content-Type': 'text/event-stream'}, 201)\n"
+                 "    for n in range(3):\n        wait(n)\n        yield f'data: {n}\\n\\n'\n",
+    "async": "async def handler(ctx, data=None):\n    ctx.SetResponseHeaders({'Content-Type': 'text/event-stream'}, 201)\n"
+             "    for n in range(3):\n        wait(n)\n        yield f'data: {n}\\n\\n'\n",
+    "result": "def pieces():\n    for n in range(3):\n        wait(n)\n        yield f'data: {n}\\n\\n'.encode()\n"
+              "def handler(event):\n    return {'statusCode': 201, 'headers': {'content-type': 'text/event-stream'}, "
+              "'body': pieces()}\n",
+}
+# A piece is made once a file of its number is there: the test decides when.
+WAIT = "import os, time\ndef wait(n):\n    while not os.path.exists(os.environ['GO'] + str(n)): time.sleep(0.001)\n"
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("form", GENERATORS)
+def test_a_generators_pieces_leave_as_they_are_yielded(host: Host, tmp_path: Path, form: str, concurrency: int) -> None:
+    go = str(tmp_path / "go")
+    host.loaded("a", WAIT + GENERATORS[form], env={"GO": go}, concurrency=concurrency)
+    with connect(host.socket_of("a")) as connection:
+        Path(go + "0").touch()
+        response = read_pieces(connection)
+        assert (response.status, response.getheader("Fn-Http-Status")) == (200, "201")
+        assert (response.getheader("Content-Type"), response.getheader("Content-Length")) == ("text/event-stream", None)
+        for n in range(3):
+            assert response.read1() == f"data: {n}\n\n".encode(), "one comes before the next is made"
+            Path(f"{go}{n + 1}").touch()
+        assert response.read() == b""
+        assert post(connection, b"").header("Fn-Http-Status") == "201", "the connection is good for another call"
+
+
+def test_a_generator_that_raises_breaks_its_answer_off(host: Host) -> None:
+    host.loaded("a", "def handler(event):\n    yield 'half'\n    raise OSError('secret')\n")
+    with connect(host.socket_of("a")) as connection:
+        response = read_pieces(connection)
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+    assert any("secret" in line for line in host.messages(call="c-1", stream="stderr"))
+    host.loaded("b", "def handler(event):\n    raise OSError('at once')\n    yield ''\n")
+    assert host.call("b").status == 502, "before the first piece it is a failure like others"
+    host.loaded("d", "def handler(event):\n    yield 'half'\n    yield 7\n")
+    with connect(host.socket_of("d")) as connection, pytest.raises(http.client.IncompleteRead):
+        read_pieces(connection).read()
+
+
+@pytest.mark.parametrize("word", ["", "async "])
+def test_a_generator_is_closed_when_its_reader_leaves(host: Host, word: str) -> None:
+    host.loaded("a", f"{word}def handler(event):\n    try:\n        while True:\n            yield 'x' * 65536\n"
+                     "    finally:\n        print('left')\n")
+    with connect(host.socket_of("a")) as connection:
+        assert read_pieces(connection).read(10) == b"x" * 10
+    eventually(lambda: "left" in host.messages(call="c-1"), "the generator's end")
+    host.loaded("b", "def handler(event): return 'on'\n")
+    assert host.call("b").text == "on"

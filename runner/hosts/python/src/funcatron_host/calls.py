@@ -16,6 +16,7 @@ from typing import Any, Mapping
 from urllib.parse import parse_qs
 
 from .http_stream import Answer, Request, is_header_name, is_header_value
+from .pieces import Pieces
 
 HTTP_PREFIX = "fn-http-h-"
 AMQP_PREFIX = "fn-amqp-h-"
@@ -224,7 +225,7 @@ def answer_event(context: Context, result: Any) -> Answer:
     if result.get("cookies"):
         headers["set-cookie"] = list(result["cookies"])
     body, content_type = _encode(result.get("body"))
-    if result.get("isBase64Encoded"):
+    if result.get("isBase64Encoded") and isinstance(body, bytes):
         body, content_type = _from_base64(body), "application/octet-stream"
     return _answer(result["statusCode"], headers, body, content_type)
 
@@ -235,7 +236,7 @@ def answer_failure(status: int, message: str) -> Answer:
     return Answer(status, [("Content-Type", "application/json")], body)
 
 
-def _answer(status: Any, headers: Mapping[str, Any], body: bytes, content_type: str | None) -> Answer:
+def _answer(status: Any, headers: Mapping[str, Any], body: bytes | Pieces, content_type: str | None) -> Answer:
     if isinstance(status, bool) or not isinstance(status, (int, str)) or not str(status).isdigit():
         raise InvalidResult(f"status is not a number but {type(status).__name__}")
     if not 200 <= int(status) <= 599:
@@ -257,7 +258,7 @@ def _answer(status: Any, headers: Mapping[str, Any], body: bytes, content_type: 
     return Answer(200, out, _bodyless(int(status), body))
 
 
-def _bodyless(status: int, body: bytes) -> bytes:
+def _bodyless(status: int, body: bytes | Pieces) -> bytes | Pieces:
     return b"" if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED) else body
 
 
@@ -268,13 +269,15 @@ def _checked(name: str, value: Any) -> str:
     return text
 
 
-def _encode(value: Any) -> tuple[bytes, str | None]:
+def _encode(value: Any) -> tuple[bytes | Pieces, str | None]:
     if value is None:
         return b"", None
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape"), "text/plain; charset=utf-8"
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value), "application/octet-stream"
+    if isinstance(value, Pieces):
+        return value, "application/octet-stream"
     if isinstance(value, io.BytesIO):
         return value.getvalue(), "application/octet-stream"
     try:

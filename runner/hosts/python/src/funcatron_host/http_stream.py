@@ -9,6 +9,8 @@ import re
 import socket
 from typing import NamedTuple
 
+from .pieces import Pieces
+
 HEAD_MAX_BYTES = 128 * 1024  # twice what the gateway lets through, since headers get a prefix
 BODY_MAX_BYTES = 256 * 1024 * 1024  # the largest body anyone may put through memory here
 READ_BYTES = 64 * 1024
@@ -46,7 +48,7 @@ class Request(NamedTuple):
 class Answer(NamedTuple):
     status: int
     headers: list[tuple[str, str]]
-    body: bytes
+    body: bytes | Pieces
 
 
 class Connection:
@@ -94,13 +96,26 @@ class Connection:
     def write(self, answer: Answer, keep_alive: bool) -> None:
         lines = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in answer.headers]
-        lines.append(f"Content-Length: {len(answer.body)}")
+        pieces = answer.body if isinstance(answer.body, Pieces) else None
+        lines.append("Transfer-Encoding: chunked" if pieces else f"Content-Length: {len(answer.body)}")
         if not keep_alive:
             lines.append("Connection: close")
         head = "\r\n".join(lines).encode("utf-8") + b"\r\n\r\n"
+        if pieces:
+            self._write_pieces(head, pieces)
+            return
         self.sock.sendall(head + answer.body if len(answer.body) <= READ_BYTES else head)
         if len(answer.body) > READ_BYTES:
             self.sock.sendall(answer.body)
+
+    def _write_pieces(self, head: bytes, pieces: Pieces) -> None:
+        """Each piece as it comes; one that fails leaves the answer without its end."""
+        self.sock.settimeout(None)  # a slow reader is waited for: the runner knows when it is too slow
+        for piece in pieces:
+            self.sock.sendall(head + b"%x\r\n" % len(piece) + piece + b"\r\n")
+            head = b""
+        self.sock.sendall(head + b"0\r\n\r\n")
+        self.sock.settimeout(PEER_SILENCE_S)
 
     def close(self) -> None:
         self.sock.close()

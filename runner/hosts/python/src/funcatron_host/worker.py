@@ -19,12 +19,14 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 
 from . import fdk_shim
 from .calls import Answer, Context, InvalidResult, answer_failure, deadline_of
 from .handlers import Handler, HandlerError, UnknownOperation, load_handler
 from .http_stream import BadRequest, Connection, Request
+from .pieces import END, Pieces, PiecesFailed, is_source
 from .streams import CallOutput, Streams, current_call
 
 SOCKET_PATH_MAX_BYTES = 107  # sockaddr_un
@@ -213,9 +215,9 @@ class _Server:
                 if request is None:
                     return False
                 with self._slots, self._counted():
-                    connection.write(self._answer(request), request.keep_alive)
-                if not request.keep_alive or not connection.has_buffered():
-                    return request.keep_alive
+                    keep_alive = self._answer(connection, request) and request.keep_alive
+                if not keep_alive or not connection.has_buffered():
+                    return keep_alive
         except BadRequest as error:
             try:
                 connection.write(answer_failure(error.status, str(error)), False)
@@ -225,19 +227,44 @@ class _Server:
         except OSError:
             return False
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(self, connection: Connection, request: Request) -> bool:
+        """Answers one request; False where its answer broke off, and the connection with it."""
         if request.target != "/call" or request.method != "POST":
-            return answer_failure(404, "only POST /call is served")
+            connection.write(answer_failure(404, "only POST /call is served"), request.keep_alive)
+            return True
         deadline = deadline_of(request)
         if deadline is not None and deadline <= time.time():
-            return answer_failure(504, "deadline had passed before the call began")
+            connection.write(answer_failure(504, "deadline had passed before the call began"), request.keep_alive)
+            return True
         call = self._streams.begin(request.header("fn-call-id", "") or "")
         try:
-            return self._run(request, deadline, call)
+            answer = self._run(request, deadline, call)
+            if isinstance(answer.body, Pieces):
+                return self._stream(connection, answer, answer.body, request.keep_alive)
         finally:
-            if os.getpid() != self._pid:
-                os._exit(0)  # user code forked and came back here: only the parent may answer
+            self._leave_if_forked()
             self._streams.end(call)
+        connection.write(answer, request.keep_alive)
+        return True
+
+    def _stream(self, connection: Connection, answer: Answer, pieces: Pieces, keep_alive: bool) -> bool:
+        self._leave_if_forked()
+        try:
+            connection.write(answer, keep_alive)
+            return True
+        except PiecesFailed as error:
+            self._leave_if_forked()
+            _print_trace(error.__cause__ or error)
+            return False
+        finally:
+            try:
+                pieces.close()
+            except BaseException as error:  # a generator may raise at its close as well
+                _print_trace(error)
+
+    def _leave_if_forked(self) -> None:
+        if os.getpid() != self._pid:
+            os._exit(0)  # user code forked and came back here: only the parent may answer
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -257,7 +284,7 @@ class _Server:
             result = entry.call(request, context)
             if inspect.isawaitable(result):
                 result = self._await(result, deadline, call)
-            answer = entry.answer(context, result)
+            answer = entry.answer(context, self._with_pieces(result, deadline, call))
         except (InvalidResult, UnknownOperation) as error:
             print(error, file=sys.stderr)
             answer = answer_failure(502, str(error)[:REASON_MAX_CHARS])
@@ -268,6 +295,26 @@ class _Server:
         if deadline is not None and deadline <= time.time():
             return answer_failure(504, "deadline passed while the function ran")
         return answer
+
+    def _with_pieces(self, result: Any, deadline: float | None, call: CallOutput) -> Any:
+        """What a function returned, with a generator in it ready to be read."""
+        if isinstance(result, Mapping) and is_source(result.get("body")):
+            return {**result, "body": self._pieces(result["body"], deadline, call)}
+        return self._pieces(result, deadline, call) if is_source(result) else result
+
+    def _pieces(self, source: Any, deadline: float | None, call: CallOutput) -> Pieces:
+        if not isinstance(source, AsyncIterator):
+            return Pieces(lambda: next(source, END), getattr(source, "close", lambda: None))
+        bound = [deadline]  # the first piece begins the answer; the rest may take longer
+
+        def take() -> Any:
+            return self._await(anext(source, END), bound.pop() if bound else None, call)
+
+        def close() -> None:
+            if hasattr(source, "aclose"):
+                self._await(source.aclose(), None, call)
+
+        return Pieces(take, close)
 
     def _await(self, result: Any, deadline: float | None, call: CallOutput) -> Any:
         async def bounded() -> Any:
