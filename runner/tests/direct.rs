@@ -1,7 +1,7 @@
 //! Bodies that stream between a gateway and a function, both played by the test, through a runner.
 
 // A helper that panics fails its test, as it should; the lint knows only functions marked as tests.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
 
 mod kit;
 

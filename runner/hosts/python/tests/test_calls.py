@@ -380,7 +380,7 @@ def test_a_generator_that_raises_breaks_its_answer_off(host: Host) -> None:
         response = read_pieces(connection)
         with pytest.raises(http.client.IncompleteRead):
             response.read()
-    assert any("secret" in line for line in host.messages(call="c-1", stream="stderr"))
+    eventually(lambda: any("secret" in line for line in host.messages(call="c-1", stream="stderr")), "its trace")
     host.loaded("b", "def handler(event):\n    raise OSError('at once')\n    yield ''\n")
     assert host.call("b").status == 502, "before the first piece it is a failure like others"
     host.loaded("d", "def handler(event):\n    yield 'half'\n    yield 7\n")
