@@ -23,7 +23,8 @@ use crate::http_stream::answer::{self, Answer};
 use crate::http_stream::body::RequestBody;
 use crate::http_stream::client::{ExchangeError, Exchanged, Keep};
 use crate::http_stream::request;
-use crate::instance::{Breakage, Instance};
+use crate::instance::{Breakage, Death, Instance};
+use crate::keeper::EXIT_WAIT;
 use crate::session::{Identity, News, Session, now_ms};
 use crate::settler::{Last, LastWord};
 use crate::slots::Lane;
@@ -216,6 +217,15 @@ impl Attempted {
     pub(crate) fn not(outcome: Outcome, words: impl Into<Bytes>) -> Self {
         Self { outcome, headers: HeaderMap::new(), body: words.into() }
     }
+
+    /// The function's process ended under it. What ends with its host is no fault of the function's: where the call
+    /// may run again, it is as if its runner had been lost.
+    pub(crate) fn died(death: Death) -> Self {
+        match death {
+            Death::Own => Self::not(Outcome::Failed, "the function's process ended"),
+            Death::WithHost => Self::not(Outcome::RunnerLost, "the function's host was lost"),
+        }
+    }
 }
 
 impl Caller {
@@ -350,24 +360,22 @@ async fn attempt(instance: &Instance, mut exchange: crate::instance::Exchange, l
     let answer = tokio::select! {
         biased;
         answer = &mut exchange => answer,
-        () = instance.died() => {
-            return Attempted::not(Outcome::Failed, "the function's process ended");
-        }
+        death = instance.died() => return Attempted::died(death),
         () = tokio::time::sleep(limit + KILL_GRACE) => {
             instance.condemn(Breakage::Hung(exchange));
             return Attempted::not(Outcome::TimedOut, "the function did not answer in time");
         }
     };
     match answer {
-        Ok(Exchanged::Whole(response)) => judge(instance, Ok(answer::read(response))),
+        Ok(Exchanged::Whole(response)) => judge(instance, Ok(answer::read(response))).await,
         // Nobody offered a stream for it.
-        Ok(Exchanged::Coming(_)) => judge(instance, Err(ExchangeError::TooLarge)),
-        Err(error) => judge(instance, Err(error)),
+        Ok(Exchanged::Coming(_)) => judge(instance, Err(ExchangeError::TooLarge)).await,
+        Err(error) => judge(instance, Err(error)).await,
     }
 }
 
 /// What an answer comes to, for its call and for the process that gave it.
-pub(crate) fn judge(instance: &Instance, answer: Result<Answer, ExchangeError>) -> Attempted {
+pub(crate) async fn judge(instance: &Instance, answer: Result<Answer, ExchangeError>) -> Attempted {
     match answer {
         Ok(Answer::Answered { status, headers, body }) => {
             Attempted { outcome: Outcome::Answer(status), headers, body }
@@ -380,8 +388,13 @@ pub(crate) fn judge(instance: &Instance, answer: Result<Answer, ExchangeError>) 
         }
         Err(error @ ExchangeError::TooLarge) => Attempted::not(Outcome::Failed, error.to_string()),
         Err(error @ ExchangeError::Broken(_)) => {
-            instance.condemn(Breakage::Broken(error.to_string()));
-            Attempted::not(Outcome::Failed, error.to_string())
+            let words = error.to_string();
+            instance.condemn(Breakage::Broken(words.clone()));
+            // Connections break a moment before it is known whether the process ended alone.
+            match tokio::time::timeout(EXIT_WAIT * 2, instance.died()).await {
+                Ok(Death::WithHost) => Attempted::died(Death::WithHost),
+                Ok(Death::Own) | Err(_) => Attempted::not(Outcome::Failed, words),
+            }
         }
     }
 }

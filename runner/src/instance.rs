@@ -37,12 +37,22 @@ impl fmt::Debug for Breakage {
     }
 }
 
+/// What ended a function process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Its own doing, or this runner's.
+    Own,
+    /// Its host ended, and took along what it ran.
+    WithHost,
+}
+
 /// One function process that listens on its socket.
 #[derive(Debug)]
 pub(crate) struct Instance {
     pool: Arc<Pool>,
     condemned: CancellationToken,
-    dead: CancellationToken,
+    /// Nothing while it lives.
+    dead: watch::Sender<Option<Death>>,
     breakage: mpsc::Sender<Breakage>,
 }
 
@@ -51,7 +61,7 @@ impl Instance {
     pub(crate) fn new(socket: &Path, concurrency: u16) -> (Arc<Self>, mpsc::Receiver<Breakage>) {
         // One breakage ends an instance: there is room for one.
         let (breakage, breakages) = mpsc::channel(1);
-        let (condemned, dead) = (CancellationToken::new(), CancellationToken::new());
+        let (condemned, dead) = (CancellationToken::new(), watch::Sender::new(None));
         let pool = Pool::new(socket, usize::from(concurrency));
         (Arc::new(Self { pool, condemned, dead, breakage }), breakages)
     }
@@ -80,17 +90,20 @@ impl Instance {
 
     /// Whether a call may start here.
     pub(crate) fn takes_calls(&self) -> bool {
-        !self.condemned.is_cancelled() && !self.dead.is_cancelled()
+        !self.condemned.is_cancelled() && self.dead.borrow().is_none()
     }
 
     /// The process is gone, or about to be killed: what runs there will not end.
-    pub(crate) fn bury(&self) {
-        self.dead.cancel();
+    pub(crate) fn bury(&self, death: Death) {
+        self.dead.send_replace(Some(death));
     }
 
     /// Resolves once the process is gone.
-    pub(crate) async fn died(&self) {
-        self.dead.cancelled().await;
+    pub(crate) async fn died(&self) -> Death {
+        let mut dead = self.dead.subscribe();
+        let died = dead.wait_for(Option::is_some).await;
+        // The sender lives as long as this instance.
+        died.ok().and_then(|death| *death).unwrap_or(Death::Own)
     }
 }
 

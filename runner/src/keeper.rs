@@ -19,7 +19,7 @@ use crate::code_store::Code;
 use crate::control::protocol::Load;
 use crate::control::{ControlError, Exited, HostControl, Loaded};
 use crate::env;
-use crate::instance::{Breakage, Instance, Phase};
+use crate::instance::{Breakage, Death, Instance, Phase};
 use crate::session::{News, Reporter, Subject};
 
 /// Imports of large libraries on a busy node take seconds; beyond this a function hangs at its start.
@@ -34,7 +34,7 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 /// Loads that fail in a row before the revision is given up here; a later wake begins anew.
 const RELOADS_MAX: u32 = 5;
 /// A connection that breaks is mostly a process that ends: the host tells why within this time.
-const EXIT_WAIT: Duration = Duration::from_millis(250);
+pub(crate) const EXIT_WAIT: Duration = Duration::from_millis(250);
 /// An unloaded revision runs no call; what it does at its end is its own matter for so long.
 const UNLOAD_GRACE: Duration = Duration::from_secs(2);
 /// A host kills at the end of the grace, and reaps within 5 s.
@@ -150,38 +150,39 @@ impl Keeper {
         let Running { instance, mut breakages, mut loaded } = running;
         let broken = tokio::select! {
             exited = &mut loaded.exited => {
-                self.tell(exited.ok().as_ref());
+                instance.bury(self.tell(exited.ok().as_ref()));
                 None
             }
             breakage = breakages.recv() => breakage,
         };
         self.phases.send_replace(Phase::Starting);
-        let Some(breakage) = broken else {
-            instance.bury();
-            return;
-        };
+        let Some(breakage) = broken else { return };
         if let Breakage::Broken(_) = breakage
             && let Ok(exited) = timeout(EXIT_WAIT, &mut loaded.exited).await
         {
-            instance.bury();
-            self.tell(exited.ok().as_ref());
+            instance.bury(self.tell(exited.ok().as_ref()));
             return;
         }
         warn!(revision = %self.subject.revision, ?breakage, "function broke its contract, killing it");
-        instance.bury();
+        instance.bury(Death::Own);
         if !matches!(timeout(STOP_TIMEOUT, self.host.kill(self.subject.revision.as_str())).await, Ok(Ok(())))
         {
             warn!(revision = %self.subject.revision, "host did not kill the function");
         }
     }
 
-    fn tell(&self, exited: Option<&Exited>) {
+    /// Logs how a process ended, and says what ended it.
+    fn tell(&self, exited: Option<&Exited>) -> Death {
         let revision = &self.subject.revision;
         match exited {
             Some(Exited { code, signal, log }) => {
-                warn!(%revision, code, signal, log, "function process ended")
+                warn!(%revision, code, signal, log, "function process ended");
+                Death::Own
             }
-            None => info!(%revision, "function lost with its host"),
+            None => {
+                info!(%revision, "function lost with its host");
+                Death::WithHost
+            }
         }
     }
 

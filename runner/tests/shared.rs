@@ -211,7 +211,7 @@ async fn a_function_that_hangs_is_killed_with_its_neighbours_and_runs_again() {
 }
 
 #[tokio::test]
-async fn a_host_that_ends_is_loaded_again() {
+async fn a_host_that_ends_loses_its_call_and_is_loaded_again() {
     let mut stage = stage(FUNCTION, json!({})).await;
     stage.load().await;
     let first = stage.pid().await;
@@ -219,7 +219,8 @@ async fn a_host_that_ends_is_loaded_again() {
     let queue = stage.gateway.queue();
     eventually("it runs", async || stage.gateway.state(&queue).await.ready == 0).await;
     stage.host.kill().await.unwrap();
-    assert_eq!(stage.gateway.reply(hung).await.outcome, Outcome::Failed);
+    // Not the function's failure: the gateway may give the call to another.
+    assert_eq!(stage.gateway.reply(hung).await.outcome, Outcome::RunnerLost);
     stage.host = stage.pod.start_host();
     let second = stage.pid().await;
     assert_ne!(first, second);

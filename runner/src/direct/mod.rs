@@ -81,8 +81,10 @@ impl DirectCall<'_> {
             Err(ExchangeError::Broken(_)) if stream.as_ref().is_some_and(|open| open.inflow.broke_off()) => {
                 Met::Settled
             }
-            Err(error) => Met::Reply(judge(self.instance, Err(error))),
-            Ok(Exchanged::Whole(response)) => Met::Reply(judge(self.instance, Ok(answer::read(response)))),
+            Err(error) => Met::Reply(judge(self.instance, Err(error)).await),
+            Ok(Exchanged::Whole(response)) => {
+                Met::Reply(judge(self.instance, Ok(answer::read(response))).await)
+            }
             Ok(Exchanged::Coming(answering)) => self.answer(*answering, stream).await,
         }
     }
@@ -108,9 +110,7 @@ impl DirectCall<'_> {
         tokio::select! {
             biased;
             exchanged = &mut exchange => Ok(exchanged),
-            () = self.instance.died() => {
-                Err(Met::Reply(Attempted::not(Outcome::Failed, "the function's process ended")))
-            }
+            death = self.instance.died() => Err(Met::Reply(Attempted::died(death))),
             // Dropped with its connection, which tells the function.
             () = gone(stream) => Err(Met::Settled),
             () = tokio::time::sleep(self.limit + KILL_GRACE) => {
@@ -128,7 +128,7 @@ impl DirectCall<'_> {
         let head = Response::from_parts(answering.take_head(), ());
         let (status, mut headers) = match answer::read(head) {
             Answer::Answered { status, headers, body: () } => (status, headers),
-            other => return Met::Reply(judge(self.instance, Ok(other.without_body()))),
+            other => return Met::Reply(judge(self.instance, Ok(other.without_body())).await),
         };
         if let Some(length) = answering.length() {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -156,7 +156,7 @@ impl DirectCall<'_> {
         let sent = tokio::select! {
             biased;
             sent = pump(head, &mut answering, &sender, &inflow) => sent,
-            () = self.instance.died() => Err(PumpError::Died),
+            _ = self.instance.died() => Err(PumpError::Died),
             () = inflow.idle(IDLE_MAX) => Err(PumpError::Idle),
         };
         match sent {
