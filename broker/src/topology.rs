@@ -11,6 +11,8 @@ use crate::names::{
 pub const REVISION_LENGTH_MAX: u32 = 10_000;
 /// A Fn's durable backlog; beyond it the publisher is told, and nothing is lost in silence.
 pub const DURABLE_LENGTH_MAX: u32 = 100_000;
+/// Its bytes: with a few such Fns a broker's disk is not full yet, whose alarm would stop everybody.
+pub const DURABLE_BYTES_MAX: u64 = 1 << 30;
 /// Dead letters kept for a human to look at; the oldest go first.
 pub const DEAD_LENGTH_MAX: u32 = 10_000;
 /// Wakes live for one repeat interval, so more than this are repeats of one another.
@@ -21,6 +23,8 @@ pub const OWN_LENGTH_MAX: u32 = 10_000;
 pub const REPORTS_LENGTH_MAX: u32 = 10_000;
 /// Events waiting while no ledger takes them or its database is away: an hour of nearly 300 a second.
 pub const LEDGER_LENGTH_MAX: u32 = 1_000_000;
+/// Their bytes: events of about a KiB each, more where bodies are kept.
+pub const LEDGER_BYTES_MAX: u64 = 4 << 30;
 /// Redeliveries before a message is dead, whatever its runners say: they count its attempts, of which a Fn may allow a
 /// hundred, and give it up before.
 pub const DELIVERY_LIMIT: u32 = 101;
@@ -95,6 +99,8 @@ pub struct QueueSpec {
     pub kind: QueueKind,
     /// How many messages may be ready in it.
     pub length_max: u32,
+    /// How many bytes their bodies may have; none is no bound.
+    pub bytes_max: Option<u64>,
     /// What happens beyond that.
     pub overflow: Overflow,
     /// Quorum queues: redeliveries allowed, and where the message goes after them.
@@ -118,7 +124,7 @@ pub struct Attempts {
 
 impl QueueSpec {
     fn plain(kind: QueueKind, length_max: u32, overflow: Overflow) -> Self {
-        Self { kind, length_max, overflow, attempts: None, keeps_trying: false }
+        Self { kind, length_max, bytes_max: None, overflow, attempts: None, keeps_trying: false }
     }
 }
 
@@ -138,6 +144,7 @@ pub fn ledger(installation: &Installation) -> Vec<Item> {
     let (replies, ledger) = (installation.reply_exchange(), installation.ledger_queue());
     let spec = QueueSpec {
         keeps_trying: true,
+        bytes_max: Some(LEDGER_BYTES_MAX),
         ..QueueSpec::plain(QueueKind::Quorum, LEDGER_LENGTH_MAX, Overflow::RejectPublish)
     };
     vec![
@@ -198,12 +205,19 @@ pub fn durable(names: &AppNames, fn_name: &str) -> Result<Vec<Item>, NameError> 
     let spec = QueueSpec {
         kind: QueueKind::Quorum,
         length_max: DURABLE_LENGTH_MAX,
+        bytes_max: Some(DURABLE_BYTES_MAX),
         overflow: Overflow::RejectPublish,
         attempts: Some(attempts),
         keeps_trying: false,
     };
+    // A redrive that finds no room puts a dead letter back, however often: none is lost by it.
+    let dead_spec = QueueSpec {
+        bytes_max: Some(DURABLE_BYTES_MAX),
+        keeps_trying: true,
+        ..QueueSpec::plain(QueueKind::Quorum, DEAD_LENGTH_MAX, Overflow::DropHead)
+    };
     Ok(vec![
-        queue(dead, QueueKind::Quorum, DEAD_LENGTH_MAX, Overflow::DropHead),
+        Item::Queue { name: dead, spec: dead_spec },
         Item::Queue { name: names.durable_queue(fn_name)?, spec },
     ])
 }

@@ -13,10 +13,13 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::config::HostPolicy;
 use crate::problem::Problem;
 
-/// Below these is what the ledger serves.
-const SERVED: [&str; 2] = ["/calls/", "/v1/namespaces/"];
+/// Below it is a call by its id, which nobody knows but who made it.
+const BY_ID: &str = "/calls/";
+/// Below it is what belongs to an App, for whoever may know and change all of it.
+const BY_APP: &str = "/v1/namespaces/";
 /// A page of calls or an answer that was kept is far below it.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// A look into a database takes milliseconds; a redrive of dead letters some seconds.
@@ -26,28 +29,31 @@ const PASSED: [HeaderName; 2] = [header::ACCEPT, header::AUTHORIZATION];
 
 /// A ledger to ask.
 pub(crate) struct Ledger {
+    /// Whether everything is everybody's, as on a laptop. On a cluster tenants' functions reach this listener.
+    whole: bool,
     authority: Authority,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
 impl Ledger {
     /// `url` is `http://host:port`; `None` where it is anything else.
-    pub(crate) fn new(url: &str) -> Option<Self> {
+    pub(crate) fn new(url: &str, policy: HostPolicy) -> Option<Self> {
         let parts = url.parse::<Uri>().ok()?.into_parts();
         let authority = parts.authority.filter(|_| parts.scheme == Some(Scheme::HTTP))?;
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Some(Self { authority, client })
+        Some(Self { whole: policy == HostPolicy::Dev, authority, client })
     }
 
     /// Whether a path is the ledger's.
-    pub(crate) fn serves(path: &str) -> bool {
-        SERVED.iter().any(|prefix| path.starts_with(prefix))
+    pub(crate) fn serves(&self, path: &str) -> bool {
+        path.starts_with(BY_ID) || (self.whole && path.starts_with(BY_APP))
     }
 
     /// Asks, and hands the answer on.
     pub(crate) async fn ask(&self, head: &request::Parts) -> Result<Response<Full<Bytes>>, Problem> {
-        if ![Method::GET, Method::HEAD, Method::POST].contains(&head.method) {
-            return Err(Problem::MethodNotAllowed("GET, HEAD, POST".to_owned()));
+        let reads = [Method::GET, Method::HEAD].contains(&head.method);
+        if !reads && !(self.whole && head.method == Method::POST) {
+            return Err(Problem::MethodNotAllowed("GET, HEAD".to_owned()));
         }
         let asking = self.client.request(self.request(head)?);
         let answered = timeout(ANSWER_TIMEOUT, async {
@@ -93,15 +99,19 @@ mod tests {
 
     #[test]
     fn only_a_plain_http_address_is_a_ledgers() {
-        assert!(Ledger::new("http://ledger.system.svc:80").is_some());
+        assert!(Ledger::new("http://ledger.system.svc:80", HostPolicy::Strict).is_some());
         for url in ["", "ledger", "https://ledger", "/calls"] {
-            assert!(Ledger::new(url).is_none(), "{url}");
+            assert!(Ledger::new(url, HostPolicy::Strict).is_none(), "{url}");
         }
     }
 
     #[test]
-    fn calls_and_apps_are_the_ledgers() {
-        assert!(Ledger::serves("/calls/1") && Ledger::serves("/v1/namespaces/a/apps/b/calls"));
-        assert!(!Ledger::serves("/invoke/a/b") && !Ledger::serves("/v1") && !Ledger::serves("/calls"));
+    fn on_a_cluster_a_call_is_found_by_its_id_alone() {
+        let ledger = |policy| Ledger::new("http://ledger", policy).unwrap();
+        let (cluster, laptop) = (ledger(HostPolicy::Strict), ledger(HostPolicy::Dev));
+        let of_app = "/v1/namespaces/a/apps/b/calls";
+        assert!(cluster.serves("/calls/1") && !cluster.serves(of_app));
+        assert!(laptop.serves("/calls/1") && laptop.serves(of_app));
+        assert!(!laptop.serves("/invoke/a/b") && !laptop.serves("/v1") && !laptop.serves("/calls"));
     }
 }

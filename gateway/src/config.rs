@@ -6,6 +6,8 @@ use std::time::Duration;
 use funcatron_crds::address::SigningKey;
 use funcatron_routing::OwnHost;
 
+use crate::calls::Ledger;
+
 /// Everything a gateway is told at its start.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -33,6 +35,11 @@ pub struct GatewayConfig {
 }
 
 impl GatewayConfig {
+    /// The ledger to ask, where its URL makes sense.
+    pub(crate) fn ledger(&self) -> Option<Ledger> {
+        self.ledger_url.as_deref().and_then(|url| Ledger::new(url, self.serve_by_host))
+    }
+
     /// Which hosts are the gateway's own, in routing's words.
     pub fn own_host(&self) -> OwnHost {
         match self.serve_by_host {

@@ -16,7 +16,6 @@ use crate::bundles::BundleSource;
 use crate::calls::Ledger;
 use crate::config::GatewayConfig;
 use crate::metrics::Metrics;
-use crate::outlet::Outlet;
 use crate::pending::Pending;
 use crate::problem::Problem;
 use crate::recorder;
@@ -34,7 +33,6 @@ pub(crate) struct Core {
     pub(crate) bundles: Arc<dyn BundleSource>,
     pub(crate) pending: Arc<Pending>,
     pub(crate) uplink: Arc<Uplink>,
-    pub(crate) outlet: Arc<Outlet>,
     pub(crate) ledger: Option<Ledger>,
     pub(crate) wakes: Wakes,
     pub(crate) metrics: Arc<Metrics>,
@@ -69,9 +67,9 @@ impl Core {
         let (records, recorded) = mpsc::channel(recorder::WAITING_MAX);
         let (pending, metrics) = (Arc::new(Pending::new()), Arc::new(Metrics::new()));
         let installation = tables.installation().clone();
-        let ledger = config.ledger_url.as_deref().and_then(Ledger::new);
-        let outlet = Arc::new(Outlet::new(installation.clone()));
-        let uplink = Arc::new(Uplink::new(installation, Arc::clone(&pending), Arc::clone(&metrics)));
+        let ledger = config.ledger();
+        let uplink =
+            Arc::new(Uplink::new(installation, ledger.is_some(), Arc::clone(&pending), Arc::clone(&metrics)));
         let budget = Budget::new(config.limits.buffered_bytes_max);
         let core = Self {
             config,
@@ -79,7 +77,6 @@ impl Core {
             bundles,
             pending,
             uplink,
-            outlet,
             ledger,
             wakes: Wakes::default(),
             metrics,

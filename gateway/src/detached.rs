@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use funcatron_broker::envelope::Envelope;
 use funcatron_broker::link::{Confirm, Link, LinkError, Target};
-use funcatron_broker::message::{CallEvent, DurableQueue, Ended, Happened, Source};
+use funcatron_broker::message::{CallEvent, DurableQueue, Source};
 use funcatron_broker::names::{AppNames, QueueName};
 use funcatron_broker::topology;
 use http::header::{CONTENT_TYPE, LOCATION};
@@ -32,6 +32,8 @@ const FN_INVOKE_TYPE: HeaderName = HeaderName::from_static("fn-invoke-type");
 const DETACHED: &str = "detached";
 /// A quorum queue confirms within milliseconds, and within seconds while it elects a leader.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// The ledger's queue holds up no call that is accepted already.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who asked that a call be detached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,44 +66,34 @@ struct Accepted<'a> {
     location: &'a str,
 }
 
-/// Puts a call into its Fn's durable queue, and tells the ledger.
+/// Puts a call into its Fn's durable queue, and tells the ledger. A task of its own, so that a client that leaves
+/// half-way leaves nothing half done.
 pub(crate) async fn accept(
     core: &Arc<Core>,
-    mut call: Submission,
+    call: Submission,
     source: Source,
     asked: Asked,
 ) -> Result<Response<Full<Bytes>>, Problem> {
-    let link = core.outlet.link().ok_or(Problem::BrokerAway)?;
+    let id = call.id();
+    let accepting = tokio::spawn(enqueue(Arc::clone(core), call, source));
+    accepting.await.map_err(|_| Problem::Internal)??;
+    Ok(answer(core, id, asked))
+}
+
+async fn enqueue(core: Arc<Core>, mut call: Submission, source: Source) -> Result<(), Problem> {
+    let link = Arc::clone(&core.uplink.current().ok_or(Problem::BrokerAway)?.link);
     let envelope = call.detach().map_err(|error| {
         debug!(%error, call = %call.id(), "a call cannot be encoded");
         Problem::HeadTooLarge
     })?;
-    let queued = call.queued(source);
-    let confirming = async {
-        // Both at once: a look at the call finds it as soon as its client knows of it.
-        tokio::join!(publish(core, &*link, &call, envelope), tell(core, &*link, queued))
-    };
-    let (published, ()) = timeout(CONFIRM_TIMEOUT, confirming).await.map_err(|_| Problem::NotConfirmed)?;
-    if let Err(problem) = published {
-        tell(core, &*link, call.event(refused(&problem))).await;
-        return Err(problem);
+    let publishing = publish(&core, &*link, &call, envelope);
+    timeout(CONFIRM_TIMEOUT, publishing).await.unwrap_or(Err(Problem::NotConfirmed))?;
+    // Before its client hears of it, so that a look at the call finds it; but what is confirmed is accepted.
+    if timeout(TELL_TIMEOUT, tell(&core, &*link, call.queued(source))).await.is_err() {
+        warn!(call = %call.id(), "the ledger's queue does not answer");
     }
-    wake::attend(core, &call.app, &call.function, link);
-    Ok(answer(core, call.id(), asked))
-}
-
-/// The call was told of and never queued.
-fn refused(problem: &Problem) -> Happened {
-    Happened::Ended {
-        attempt: 1,
-        revision: String::new(),
-        runner: String::new(),
-        outcome: Ended::Error,
-        is_final: true,
-        reason: Some(problem.detail()),
-        answer: None,
-        log: None,
-    }
+    wake::attend(&core, &call.app, &call.function, link);
+    Ok(())
 }
 
 async fn publish(core: &Core, link: &dyn Link, call: &Submission, message: Envelope) -> Result<(), Problem> {

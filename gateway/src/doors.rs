@@ -18,7 +18,6 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::body::counted;
-use crate::calls::Ledger;
 use crate::core::{Core, fresh_id, unix_ms};
 use crate::detached;
 use crate::direct::{self, Held, Received};
@@ -79,8 +78,10 @@ impl Doorkeeper {
         if self.door == Door::Internal && direct::is_stream(&arrival.head) {
             return direct::open(&self.core, &arrival.head, arrival.body);
         }
-        if self.door == Door::Internal && Ledger::serves(arrival.head.uri.path()) {
-            let ledger = self.core.ledger.as_ref().ok_or(Problem::NoRoute)?;
+        if self.door == Door::Internal
+            && let Some(ledger) = &self.core.ledger
+            && ledger.serves(arrival.head.uri.path())
+        {
             return Ok(ledger.ask(&arrival.head).await?.map(ResponseBody::from));
         }
         let host = resolve::host(&arrival.head)?;

@@ -22,7 +22,6 @@ mod kubernetes_bundles;
 mod listen;
 mod metrics;
 mod ops;
-mod outlet;
 mod patient;
 mod pending;
 mod problem;

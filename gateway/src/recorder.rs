@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use funcatron_broker::link::Target;
+use funcatron_broker::link::{Confirm, Target};
 use funcatron_broker::message::{CallEvent, Ended, Happened, RecordedAnswer};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
@@ -86,7 +86,7 @@ async fn tell(core: &Core, events: Told) {
     let queue = core.tables.installation().ledger_queue();
     for event in events {
         let id = event.id;
-        let Some(link) = core.outlet.link() else {
+        let Some(session) = core.uplink.current() else {
             core.metrics.records_dropped.inc();
             return;
         };
@@ -94,9 +94,13 @@ async fn tell(core: &Core, events: Told) {
             Ok(envelope) => envelope,
             Err(error) => return warn!(%error, call = %id, "an event cannot be sent to the ledger"),
         };
-        if let Err(error) = link.publish(Target::queue(&queue), envelope, false).await {
-            debug!(%error, call = %id, "the ledger was not told");
-            core.metrics.records_dropped.inc();
+        // Confirmed, on the connection for that: a quorum queue must not hold up the calls' own.
+        match session.link.publish_confirmed(Target::queue(&queue), envelope, false).await {
+            Ok(Confirm::Acked) => {}
+            refused => {
+                debug!(?refused, call = %id, "the ledger was not told");
+                core.metrics.records_dropped.inc();
+            }
         }
     }
 }

@@ -15,7 +15,6 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::bundles::BundleSource;
-use crate::calls::Ledger;
 use crate::config::{GatewayConfig, Limits};
 use crate::core::{Cancelled, Core, Outboxes};
 use crate::doors::Doorkeeper;
@@ -76,7 +75,7 @@ impl Gateway {
     /// Listens on all three addresses; a port 0 is the kernel's choice. An empty `internal_base` or `direct_at` becomes
     /// the address that the internal listener got.
     pub async fn bind(mut config: GatewayConfig) -> Result<Self, GatewayError> {
-        if config.ledger_url.as_deref().is_some_and(|url| Ledger::new(url).is_none()) {
+        if config.ledger_url.is_some() && config.ledger().is_none() {
             return Err(GatewayError::LedgerUrl);
         }
         let public = Bound::bind("functions", config.public).await?;
@@ -124,8 +123,7 @@ impl Gateway {
         let limits = Arc::new(config.limits.clone());
         let (core, Outboxes { cancelled, recorded }) = Core::new(Arc::new(config), tables, bundles);
         let (link_stop, link_tasks) = (CancellationToken::new(), TaskTracker::new());
-        link_tasks.spawn(Arc::clone(&core.uplink).run(Arc::clone(&connector), link_stop.clone()));
-        link_tasks.spawn(Arc::clone(&core.outlet).run(connector, link_stop.clone()));
+        link_tasks.spawn(Arc::clone(&core.uplink).run(connector, link_stop.clone()));
         link_tasks.spawn(recorder::run(Arc::clone(&core), recorded, link_stop.clone()));
         link_tasks.spawn(publish_cancels(Arc::clone(&core), cancelled, link_stop.clone()));
 

@@ -26,6 +26,8 @@ pub(crate) struct Session {
 /// The link of the moment, and who waits for answers over it.
 pub(crate) struct Uplink {
     installation: Installation,
+    /// Whether a ledger reads events of calls.
+    has_ledger: bool,
     current: ArcSwapOption<Session>,
     /// The epoch of the link of the moment, 0 while there is none.
     up: watch::Sender<u64>,
@@ -35,9 +37,15 @@ pub(crate) struct Uplink {
 }
 
 impl Uplink {
-    pub(crate) fn new(installation: Installation, pending: Arc<Pending>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        installation: Installation,
+        has_ledger: bool,
+        pending: Arc<Pending>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             installation,
+            has_ledger,
             current: ArcSwapOption::empty(),
             up: watch::Sender::new(0),
             epochs: AtomicU64::new(0),
@@ -86,6 +94,7 @@ impl Uplink {
                 return;
             }
         };
+        self.open_ledger(&*link).await;
         let returns = link.take_returns();
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         let up = Up { uplink: &self, epoch };
@@ -103,6 +112,16 @@ impl Uplink {
         // An answer that is lost with its link is lost with its queue as well: acknowledging it would buy nothing.
         let options = ConsumeOptions { prefetch: 0, exclusive: true, no_ack: true };
         Ok((link.consume(&queue, options).await?, queue))
+    }
+
+    /// Events of calls are kept from the first on, whenever a ledger comes to read them; without one they must not pile
+    /// up, and without its queue calls run all the same.
+    async fn open_ledger(&self, link: &dyn Link) {
+        if self.has_ledger
+            && let Err(error) = link.declare(&topology::ledger(&self.installation)).await
+        {
+            warn!(%error, "could not declare the ledger's queue");
+        }
     }
 
     async fn listen(

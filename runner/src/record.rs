@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use funcatron_broker::link::{Confirm, LinkError, Target};
-use funcatron_broker::message::{CallEvent, Happened, Outcome, RecordedAnswer};
+use funcatron_broker::message::{CallEvent, Ended, Happened, Outcome, RecordedAnswer};
 use funcatron_broker::names::LEDGER_KEY;
 use http::HeaderMap;
 use tracing::{debug, warn};
@@ -64,7 +64,18 @@ impl Caller {
 
     /// A call is not begun, since it was taken back.
     pub(crate) fn taken_back(&self, attempt: &Attempt) -> CallEvent {
-        self.event(attempt, Happened::Cancelled)
+        let (revision, runner) = self.whereabouts();
+        let happened = Happened::Ended {
+            attempt: attempt.number,
+            revision,
+            runner,
+            outcome: Ended::Cancelled,
+            is_final: true,
+            reason: Some("it was taken back before it began".to_owned()),
+            answer: None,
+            log: None,
+        };
+        self.event(attempt, happened)
     }
 
     /// A call becomes a dead letter.
@@ -106,9 +117,9 @@ impl Caller {
             match session.link.publish_confirmed(to, envelope.clone(), false).await {
                 Ok(Confirm::Acked | Confirm::Returned) => return Ok(()),
                 Ok(Confirm::Nacked) => warn!(call = %id, "the ledger's queue is full; trying on"),
-                Err(error @ LinkError::Closed(_)) => return Err(error),
                 Err(error) => warn!(%error, call = %id, "the ledger's queue takes no event; trying on"),
             }
+            // Whatever happened to the connection that confirms, the delivery is this session's.
             if session.is_down() {
                 return Err(LinkError::Closed("the session is over".into()));
             }

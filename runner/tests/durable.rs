@@ -170,7 +170,9 @@ async fn a_call_that_was_taken_back_is_not_begun() {
     function.release();
     assert_eq!(stage.over(held, 1).await.0, Ended::Success);
     let event = stage.event().await;
-    assert!(matches!(event.happened, Happened::Cancelled) && event.id == id, "{event:?}");
+    let taken_back =
+        matches!(event.happened, Happened::Ended { outcome: Ended::Cancelled, is_final: true, .. });
+    assert!(taken_back && event.id == id, "{event:?}");
     assert_eq!(function.times_seen("unwanted"), 0);
     runner.stop().await;
     assert_eq!((stage.ready(&stage.durable).await, stage.ready(&stage.dead).await), (0, 0));

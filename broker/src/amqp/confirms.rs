@@ -41,7 +41,12 @@ impl Confirms {
     ) -> Result<Confirm, LinkError> {
         let name = to.exchange.map_or(to.key, AsRef::as_ref);
         let timed = tokio::time::timeout(CONFIRM_TIMEOUT, self.publish_alone(name, to, message, mandatory));
-        timed.await.unwrap_or_else(|_| Err(LinkError::TimedOut { name: name.to_owned() }))
+        match timed.await {
+            // Its connection is not the link: the next publish has another.
+            Ok(Err(LinkError::Closed(reason))) => Err(LinkError::Channel { name: name.to_owned(), reason }),
+            Ok(published) => published,
+            Err(_) => Err(LinkError::TimedOut { name: name.to_owned() }),
+        }
     }
 
     async fn publish_alone(

@@ -15,6 +15,9 @@ use crate::topology::{Attempts, Overflow, QueueKind, QueueSpec};
 const TRANSIENT: u8 = 1;
 const PERSISTENT: u8 = 2;
 
+/// RabbitMQ takes a delivery back after half an hour, while a call may take an hour once it has waited for its slot and
+/// its code. The copy would run beside it, uncounted.
+const ATTEMPT_MS_MAX: i64 = 3 * 3_600_000;
 /// RabbitMQ 4's word for a quorum queue without a delivery limit, where absence means 20.
 const NO_DELIVERY_LIMIT: i64 = -1;
 /// RabbitMQ closes the channel over a longer life than this, which is 49 days.
@@ -144,7 +147,7 @@ fn long(text: &LongString) -> HeaderValue {
 
 /// A queue's arguments, as RabbitMQ names them.
 pub(super) fn arguments(spec: &QueueSpec) -> FieldTable {
-    let QueueSpec { kind, length_max, overflow, attempts, keeps_trying } = spec;
+    let QueueSpec { kind, length_max, bytes_max, overflow, attempts, keeps_trying } = spec;
     let mut table = FieldTable::default();
     let kind = match kind {
         QueueKind::Quorum => "quorum",
@@ -156,6 +159,12 @@ pub(super) fn arguments(spec: &QueueSpec) -> FieldTable {
     };
     table.insert("x-queue-type".into(), text(kind));
     table.insert("x-max-length".into(), number(*length_max));
+    if let Some(bytes) = bytes_max {
+        table.insert(
+            "x-max-length-bytes".into(),
+            AMQPValue::LongLongInt(i64::try_from(*bytes).unwrap_or(i64::MAX)),
+        );
+    }
     table.insert("x-overflow".into(), text(overflow));
     if *keeps_trying {
         table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NO_DELIVERY_LIMIT));
@@ -163,6 +172,7 @@ pub(super) fn arguments(spec: &QueueSpec) -> FieldTable {
     if let Some(attempts) = attempts {
         let Attempts { delivery_limit, retry_min_ms, retry_max_ms, dead_letter } = attempts;
         table.insert("x-delivery-limit".into(), number(*delivery_limit));
+        table.insert("x-consumer-timeout".into(), AMQPValue::LongLongInt(ATTEMPT_MS_MAX));
         table.insert("x-delayed-retry-type".into(), text("failed"));
         table.insert("x-delayed-retry-min".into(), number(*retry_min_ms));
         table.insert("x-delayed-retry-max".into(), number(*retry_max_ms));

@@ -65,10 +65,17 @@ impl Queue {
         Self { spec, owner, ready, consumers, out, next_tag: 1, next_consumer: 0 }
     }
 
+    fn is_full(&self, next: &Message) -> bool {
+        let bytes =
+            || self.ready.iter().chain([next]).map(|message| message.envelope.body.len() as u64).sum::<u64>();
+        self.ready.len() >= self.spec.length_max as usize
+            || self.spec.bytes_max.is_some_and(|max| bytes() > max)
+    }
+
     /// Takes a new message; false when it is full and refuses.
     pub(crate) fn push(&mut self, message: Message) -> bool {
         self.drop_expired();
-        if self.ready.len() >= self.spec.length_max as usize {
+        if self.is_full(&message) {
             match self.spec.overflow {
                 Overflow::RejectPublish => return false,
                 Overflow::DropHead => drop(self.ready.pop_front()),

@@ -7,8 +7,14 @@ use super::ground::{Ground, Kit, consume, envelope, next, soon, take};
 
 async fn small(ground: &Ground, overflow: Overflow) -> funcatron_broker::names::QueueName {
     let name = ground.app.revision_queue("small-1").unwrap();
-    let spec =
-        QueueSpec { kind: QueueKind::Classic, length_max: 2, overflow, attempts: None, keeps_trying: false };
+    let spec = QueueSpec {
+        kind: QueueKind::Classic,
+        length_max: 2,
+        bytes_max: None,
+        overflow,
+        attempts: None,
+        keeps_trying: false,
+    };
     ground.declare(vec![Item::Queue { name: name.clone(), spec }]).await;
     name
 }
@@ -142,6 +148,7 @@ pub(crate) async fn declaring_twice_is_fine_and_otherwise_an_error(kit: Box<dyn 
     let spec = QueueSpec {
         kind: QueueKind::Classic,
         length_max: 3,
+        bytes_max: None,
         overflow: Overflow::DropHead,
         attempts: None,
         keeps_trying: false,

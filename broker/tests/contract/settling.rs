@@ -187,6 +187,7 @@ async fn durable(ground: &Ground, retry_min_ms: u32) -> (QueueName, QueueName) {
     let spec = |attempts, overflow| QueueSpec {
         kind: QueueKind::Quorum,
         length_max: 100,
+        bytes_max: None,
         overflow,
         attempts,
         keeps_trying: false,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use e2e::client::{Answer, request};
-use e2e::cluster::{self, INTERNAL};
-use e2e::kubectl::{apply, get};
+use e2e::cluster::{self, INTERNAL, SYSTEM};
+use e2e::kubectl::{apply, get, kubectl};
 use e2e::wait::until;
 use serde_json::Value;
 
@@ -109,11 +109,14 @@ fn a_call_that_nobody_waits_for_ends_once_whatever_its_runner_does() {
     assert_eq!(numbers.len(), CALLS, "each has a number of its own");
     assert_eq!(numbers.last(), Some(&(CALLS as u64 + 2)), "and none is left out: {numbers:?}");
 
-    let other = format!("{INTERNAL}/v1/namespaces/{NAMESPACE}/apps/nobodys/calls");
-    let unknown = request("GET", &other, &[], "").unwrap();
-    assert_eq!(unknown.status, 404, "{unknown:?}");
-    let listed =
-        request("GET", &format!("{INTERNAL}/v1/namespaces/{NAMESPACE}/apps/later/calls?fn=broken"), &[], "");
-    let listed = listed.unwrap().json().unwrap();
+    let of_app = |app: &str, query: &str| {
+        let service = format!("/api/v1/namespaces/{SYSTEM}/services/funcatron-ledger:80/proxy");
+        kubectl(&["get", "--raw", &format!("{service}/v1/namespaces/{NAMESPACE}/apps/{app}/calls{query}")])
+    };
+    let listed: Value = serde_json::from_str(&of_app("later", "?fn=broken").unwrap()).unwrap();
     assert_eq!(listed["calls"].as_array().map(Vec::len), Some(1), "{listed}");
+    assert!(of_app("nobodys", "").is_err());
+    let hidden = format!("{INTERNAL}/v1/namespaces/{NAMESPACE}/apps/later/calls");
+    let hidden = request("GET", &hidden, &[], "").unwrap();
+    assert_eq!(hidden.status, 404, "tenants' functions reach this listener: {hidden:?}");
 }

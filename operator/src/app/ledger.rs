@@ -7,6 +7,8 @@ use funcatron_broker::message::{AppEvent, Record};
 use funcatron_broker::topology;
 use funcatron_crds::{App, RecordedCalls};
 
+use tracing::warn;
+
 use crate::context::{Context, ReconcileError, now};
 use crate::keys::Name;
 
@@ -36,15 +38,16 @@ fn record(app: &App) -> Record {
     }
 }
 
-/// Tells the ledger, unless it knows.
-pub(super) async fn tell(ctx: &Context, key: &Name, app: &App) -> Result<(), ReconcileError> {
+/// Tells the ledger, unless it knows. An App serves whether or not it is told; the next look tries again.
+pub(super) async fn tell(ctx: &Context, key: &Name, app: &App) {
     let wish = Wish::of(app);
     if ctx.config.ledger_url.is_none() || ctx.memory.wish_told(key) == Some(wish) {
-        return Ok(());
+        return;
     }
-    send(ctx, key, wish, false).await?;
-    ctx.memory.keep_wish(key, wish);
-    Ok(())
+    match send(ctx, key, wish, false).await {
+        Ok(()) => ctx.memory.keep_wish(key, wish),
+        Err(error) => warn!(%key, %error, "the ledger is not told what the App wants kept"),
+    }
 }
 
 /// Tells the ledger that the App is gone.

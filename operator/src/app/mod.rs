@@ -77,7 +77,8 @@ async fn make(ctx: &Context, key: &Name, app: &Arc<App>, facts: &mut Facts) -> R
         items.extend(topology::wake(&names, &runners.runtime)?);
     }
     ctx.broker.ensure(items).await?;
-    ledger::tell(ctx, key, app).await
+    ledger::tell(ctx, key, app).await;
+    Ok(())
 }
 
 /// From here on the broker may hold something of it.
