@@ -31,7 +31,7 @@ fn plan(revision: Option<&str>) -> Plan {
     });
     let app = AppPlan {
         names: names(),
-        bounds: funcatron_routing::app_table::AppBounds::with_body(1),
+        bounds: AppBounds::with_body(1),
         fns: fns.into_iter().collect(),
         triggers: Vec::new(),
         bindings: BTreeSet::new(),

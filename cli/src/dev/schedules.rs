@@ -126,6 +126,7 @@ impl Sender<'_> {
             revision: function.revision.name.as_str(),
             url: &format!("{}/invoke/{}/{fn_name}", self.invoke_base, trigger.namespace),
             timeout_ms: function.timeout_ms,
+            attempts_max: function.detached.attempts_max,
         };
         let id = call_id(schedule.table.seed(), firing.tick);
         let queue = self.app.names.durable_queue(fn_name)?;

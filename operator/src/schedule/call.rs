@@ -35,6 +35,8 @@ pub struct Occasion<'a> {
     pub url: &'a str,
     /// How long one attempt may take.
     pub timeout_ms: u64,
+    /// How many attempts there may be; as the wire has it where the Fn does not say.
+    pub attempts_max: Option<u32>,
 }
 
 /// The id of a tick's call, a UUIDv8: the tick's Unix milliseconds, then a hash of Trigger and tick. Whoever fires that
@@ -74,7 +76,8 @@ pub fn message(
     now: Timestamp,
 ) -> Result<Envelope, EncodeError> {
     let Firing { tick, deadline } = firing;
-    let Occasion { namespace: _, trigger: _, app, fn_name, revision, url, timeout_ms } = occasion;
+    let Occasion { namespace: _, trigger: _, app, fn_name, revision, url, timeout_ms, attempts_max } =
+        occasion;
     let (deadline_ms, now_ms) = (unix_ms(deadline), unix_ms(now));
     let call = Call {
         id,
@@ -86,7 +89,7 @@ pub fn message(
         timestamp_s: Some(now_ms / 1000),
         persistent: true,
         attempt: 1,
-        attempts_max: None,
+        attempts_max,
         direct: None,
         intent: Intent::Invoke,
         method: Method::POST,
@@ -166,6 +169,7 @@ mod tests {
             revision: "report-0123abcd",
             url: "http://gateway/invoke/team-a/report",
             timeout_ms: 30_000,
+            attempts_max: Some(2),
         };
         let id = call_id("uid", tick);
         let call = Call::from_envelope(message(occasion, id, firing, now).unwrap()).unwrap();
@@ -174,6 +178,7 @@ mod tests {
             (id, Intent::Invoke, Method::POST, None)
         );
         assert_eq!((call.persistent, call.expiration_ms, call.attempt), (true, None, 1));
+        assert_eq!(call.attempts_max, Some(2));
         assert_eq!(call.deadline_ms, u64::try_from(firing.deadline.as_millisecond()).unwrap());
         let header = |name: &str| call.headers[name].to_str().unwrap();
         assert_eq!(header("ce-specversion"), "1.0");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use funcatron_broker::message::CallId;
 use funcatron_crds::{ConditionType, FiredCall, Timeout, Trigger, TriggerStatus, find_condition};
+use funcatron_routing::app_table::AsyncPolicy;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
@@ -201,6 +202,7 @@ async fn send(
     let fn_name = &trigger.spec.fn_name;
     let function = ctx.caches.fns.get(&key.namespace, fn_name);
     let timeout = function.as_ref().and_then(|function| function.spec.timeout.as_ref()?.to_duration().ok());
+    let policy = AsyncPolicy::of(function.as_ref().and_then(|function| function.spec.detached.as_ref()));
     let revision = function.and_then(|function| function.status.as_ref()?.revision.clone());
     let base = ctx.config.gateway_internal_url.trim_end_matches('/');
     let occasion = Occasion {
@@ -211,6 +213,7 @@ async fn send(
         revision: revision.as_deref().unwrap_or_default(),
         url: &format!("{base}/invoke/{}/{fn_name}", key.namespace),
         timeout_ms: u64::try_from(timeout.unwrap_or(Timeout::DEFAULT).as_millis()).unwrap_or(u64::MAX),
+        attempts_max: policy.attempts_max,
     };
     let queue = ctx.names(&key.namespace, &trigger.spec.app)?.durable_queue(fn_name)?;
     let message = message(occasion, id, firing, Timestamp::now()).map_err(ReconcileError::Message)?;
