@@ -1,5 +1,10 @@
 //! Calls that nobody waits for, in `dev`: accepted, run, tried again, kept in the ledger.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, as the tests themselves")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests, as the tests themselves"
+)]
 
 mod kit;
 

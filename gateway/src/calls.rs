@@ -52,7 +52,8 @@ impl Ledger {
     /// Asks, and hands the answer on.
     pub(crate) async fn ask(&self, head: &request::Parts) -> Result<Response<Full<Bytes>>, Problem> {
         let reads = [Method::GET, Method::HEAD].contains(&head.method);
-        if !reads && !(self.whole && head.method == Method::POST) {
+        let changes = self.whole && head.method == Method::POST;
+        if !(reads || changes) {
             return Err(Problem::MethodNotAllowed("GET, HEAD".to_owned()));
         }
         let asking = self.client.request(self.request(head)?);
