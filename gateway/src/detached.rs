@@ -97,12 +97,10 @@ async fn enqueue(core: Arc<Core>, mut call: Submission, source: Source) -> Resul
 }
 
 async fn publish(core: &Core, link: &dyn Link, call: &Submission, message: Envelope) -> Result<(), Problem> {
-    let names = AppNames::new(core.tables.installation(), &call.app.namespace, &call.app.app);
     let queue = &call.function.durable;
     let confirmed = match send(link, queue, message.clone()).await? {
         Confirm::Returned => {
-            let names = names.map_err(|_| Problem::Internal)?;
-            make(core, link, &names, call).await?;
+            make(core, link, call).await?;
             send(link, queue, message).await?
         }
         confirmed => confirmed,
@@ -128,8 +126,10 @@ async fn send(link: &dyn Link, queue: &QueueName, message: Envelope) -> Result<C
 }
 
 /// Makes a Fn's durable queue at its first need. The operator, who is told, looks after it from then on.
-async fn make(core: &Core, link: &dyn Link, names: &AppNames, call: &Submission) -> Result<(), Problem> {
-    let items = topology::durable(names, &call.function.name).map_err(|_| Problem::Internal)?;
+async fn make(core: &Core, link: &dyn Link, call: &Submission) -> Result<(), Problem> {
+    let names = AppNames::new(core.tables.installation(), &call.app.namespace, &call.app.app);
+    let items = names.and_then(|names| topology::durable(&names, &call.function.name));
+    let items = items.map_err(|_| Problem::Internal)?;
     if let Err(error) = link.declare(&items).await {
         warn!(%error, queue = %call.function.durable, "could not make a durable queue");
         return Err(Problem::NotConfirmed);

@@ -7,6 +7,7 @@ mod bad_calls;
 mod bad_resources;
 mod broker;
 mod death;
+mod direct;
 mod first_fn;
 mod later;
 mod leaving;
