@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::check_attempt;
 use crate::envelope::Envelope;
 use crate::message::notes::{json, read_json};
 use crate::message::{CallId, DecodeError, EncodeError, JSON_BYTES_MAX, fields};
@@ -92,9 +93,7 @@ impl Claim {
     pub fn from_envelope(envelope: &Envelope) -> Result<Self, DecodeError> {
         let body = read_json(CLAIM, envelope, JSON_BYTES_MAX)?;
         let ClaimBody { namespace, app, fn_name, attempt, claimant } = body;
-        if attempt == 0 {
-            return Err(fields::invalid("attempt", "attempts count from 1"));
-        }
+        check_attempt(attempt)?;
         if claimant.is_empty() || claimant.len() > CLAIMANT_BYTES_MAX {
             return Err(fields::invalid("claimant", "not 1 to 64 bytes"));
         }

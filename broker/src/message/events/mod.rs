@@ -12,6 +12,7 @@ use crate::envelope::Envelope;
 use crate::message::notes::{json, read_json};
 use crate::message::{CallId, DecodeError, EVENT_BYTES_MAX, EncodeError, JSON_BYTES_MAX, fields};
 use crate::names::NAME_BYTES_MAX;
+use crate::topology::DELIVERY_LIMIT;
 
 pub use claims::{Claim, Claimed, Verdict};
 pub use recorded::{BODY_BYTES_KEPT, RecordedAnswer, RecordedBody, RecordedRequest, is_redacted, redact};
@@ -22,6 +23,8 @@ const CALL_EVENT: &str = "call-event";
 const APP_EVENT: &str = "app-event";
 /// A log's end: a stack trace and what led to it.
 pub const LOG_BYTES_KEPT: usize = 16 * 1024;
+/// No durable queue delivers a message more often; each attempt may leave a log.
+const ATTEMPTS_MAX: u32 = DELIVERY_LIMIT;
 /// A reason is a sentence.
 const REASON_BYTES_KEPT: usize = 1024;
 
@@ -205,7 +208,8 @@ impl CallEvent {
         if let Happened::Started { attempt, revision, runner }
         | Happened::Ended { attempt, revision, runner, .. } = &happened
         {
-            check_attempt(*attempt, revision, runner)?;
+            check_attempt(*attempt)?;
+            check_runner(revision, runner)?;
         }
         if let Happened::Ended { answer: Some(answer), .. } = &happened
             && http::StatusCode::from_u16(answer.status).is_err()
@@ -224,10 +228,14 @@ impl CallEvent {
     }
 }
 
-fn check_attempt(attempt: u32, revision: &str, runner: &str) -> Result<(), DecodeError> {
-    if attempt == 0 {
-        return Err(fields::invalid("attempt", "attempts count from 1"));
+fn check_attempt(attempt: u32) -> Result<(), DecodeError> {
+    if (1..=ATTEMPTS_MAX).contains(&attempt) {
+        return Ok(());
     }
+    Err(fields::invalid("attempt", format!("attempts count from 1 to {ATTEMPTS_MAX}")))
+}
+
+fn check_runner(revision: &str, runner: &str) -> Result<(), DecodeError> {
     for (name, value) in [("revision", revision), ("runner", runner)] {
         if value.len() > NAME_BYTES_MAX {
             return Err(fields::invalid(name, "longer than 255 bytes"));

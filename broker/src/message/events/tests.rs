@@ -195,6 +195,32 @@ fn a_hostile_event_is_an_error() {
 }
 
 #[test]
+fn no_attempt_is_beyond_what_a_durable_queue_delivers() {
+    let started = |attempt| {
+        let (revision, runner) = ("mail-1".to_owned(), "x".to_owned());
+        event(Happened::Started { attempt, revision, runner }).into_envelope().unwrap()
+    };
+    let ended = |attempt| {
+        let mut happened = ended(answer(&Bytes::new()), String::new());
+        let Happened::Ended { attempt: of, .. } = &mut happened else { unreachable!() };
+        *of = attempt;
+        event(happened).into_envelope().unwrap()
+    };
+    let claimed = |attempt| Claim { attempt, ..claim() }.into_envelope().unwrap();
+    for attempt in [1, 101] {
+        for envelope in [started(attempt), ended(attempt), claimed(attempt)] {
+            assert!(LedgerMessage::from_envelope(&envelope).is_ok(), "{attempt}");
+        }
+    }
+    for attempt in [0, 102, u32::MAX] {
+        for envelope in [started(attempt), ended(attempt), claimed(attempt)] {
+            let why = LedgerMessage::from_envelope(&envelope).unwrap_err().to_string();
+            assert!(why.contains("attempt") && why.contains("1 to 101"), "{why}");
+        }
+    }
+}
+
+#[test]
 fn an_apps_word_comes_back() {
     let app = AppEvent {
         user_id: None,
@@ -214,9 +240,8 @@ fn an_apps_word_comes_back() {
     assert_eq!(LedgerMessage::from_envelope(&envelope), Ok(LedgerMessage::App(app)));
 }
 
-#[test]
-fn a_claim_and_the_word_on_it_come_back() {
-    let claim = Claim {
+fn claim() -> Claim {
+    Claim {
         user_id: Some("inst.team-a.shop".to_owned()),
         id: id(),
         reply_to: "inst.team-a.shop.r.x7".to_owned(),
@@ -225,7 +250,12 @@ fn a_claim_and_the_word_on_it_come_back() {
         fn_name: "mail".to_owned(),
         attempt: 1,
         claimant: "n1".to_owned(),
-    };
+    }
+}
+
+#[test]
+fn a_claim_and_the_word_on_it_come_back() {
+    let claim = claim();
     let envelope = claim.clone().into_envelope().unwrap();
     assert_eq!(LedgerMessage::from_envelope(&envelope), Ok(LedgerMessage::Claim(claim.clone())));
     for claimant in [String::new(), "x".repeat(65)] {
