@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use funcatron_broker::envelope::{Envelope, Headers};
 use funcatron_broker::link::{Confirm, ConsumeOptions, Consumer, Delivery, Event, Link, LinkError, Target};
-use funcatron_broker::message::{
-    AGE_DEFAULT_MS, Call as Message, CallEvent, CallId, Happened, RecordedRequest, is_ours,
-};
+use funcatron_broker::message::{Call as Message, CallEvent, CallId, Happened, RecordedRequest, is_ours};
 use funcatron_broker::names::{AppNames, QueueName};
 
 use crate::clock::now_ms;
@@ -114,11 +112,13 @@ impl Place<'_> {
         let Ok(mut call) = Message::from_envelope(envelope.clone()) else {
             return (envelope, Vec::new());
         };
-        let before = call.id;
+        let (before, now_ms) = (call.id, now_ms());
         call.id = following(before);
         (call.attempt, call.expiration_ms, call.persistent) = (1, None, true);
-        call.deadline_ms = now_ms().saturating_add(AGE_DEFAULT_MS);
+        // Before its times become new ones, since its age follows from them.
         let request = RecordedRequest::of(&call);
+        call.deadline_ms = repeat::deadline_ms(&request, now_ms);
+        call.timestamp_s = Some(now_ms / 1000);
         // It is among the dead letters, whether or not anybody had said so.
         let died = Happened::Dead { reason: "it was put back into its queue".to_owned() };
         let events = vec![self.event(before, died), self.event(call.id, repeat::queued(before, request))];

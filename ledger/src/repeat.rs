@@ -115,13 +115,13 @@ fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> 
     Ok(Message {
         id,
         reply_to: None,
-        deadline_ms: now_ms.saturating_add(AGE_DEFAULT_MS),
+        deadline_ms: deadline_ms(&request, now_ms),
         timeout_ms,
         expiration_ms: None,
         timestamp_s: Some(now_ms / 1000),
         persistent: true,
         attempt: 1,
-        attempts_max: None,
+        attempts_max: request.attempts_max,
         direct: None,
         intent: request.intent,
         method: method.map_err(|_| RepeatError::NotKept("its method is not an HTTP method"))?,
@@ -135,6 +135,11 @@ fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> 
         headers: headers(request.headers),
         body: request.body.bytes,
     })
+}
+
+/// A repeated call may wait as long as the first one might.
+pub(crate) fn deadline_ms(request: &RecordedRequest, now_ms: u64) -> u64 {
+    now_ms.saturating_add(request.age_max_ms.unwrap_or(AGE_DEFAULT_MS))
 }
 
 /// Credentials were not kept: the call goes without them.

@@ -66,13 +66,13 @@ fn call() -> Call {
     Call {
         id: CallId::fresh(),
         reply_to: None,
-        deadline_ms: 1_790_000_030_000,
+        deadline_ms: 1_790_000_060_000,
         timeout_ms: 5_000,
         expiration_ms: None,
-        timestamp_s: None,
+        timestamp_s: Some(1_790_000_000),
         persistent: true,
         attempt: 1,
-        attempts_max: None,
+        attempts_max: Some(7),
         direct: None,
         intent: Intent::HttpRequest,
         method: Method::POST,
@@ -86,6 +86,11 @@ fn call() -> Call {
         headers,
         body: Bytes::from_static(b"hello"),
     }
+}
+
+/// How long it may wait, in seconds.
+fn age_s(call: &Call) -> u64 {
+    call.deadline_ms / 1000 - call.timestamp_s.unwrap()
 }
 
 fn of(event: CallEvent) -> Happened {
@@ -341,6 +346,7 @@ async fn a_retried_call_is_a_new_one_with_the_same_request() {
     let mut expected = Call { id, deadline_ms: sent.deadline_ms, timestamp_s: sent.timestamp_s, ..original };
     expected.headers.remove("authorization");
     assert_eq!(sent, expected, "without the credentials, which were not kept");
+    assert_eq!(age_s(&sent), 60, "it may wait as long as the first one");
     message.ack().await.unwrap();
     assert_eq!(fixture.ledger.get(&path).await.json()["status"], "error", "the first stays what it is");
 }
@@ -385,6 +391,8 @@ async fn dead_letters_go_back_into_their_queue_as_new_calls() {
     assert_eq!((answer.status, answer.json()), (200, serde_json::json!({"moved": 1})));
     let again = Call::from_envelope(take(&mut consumer).await.envelope).unwrap();
     assert_eq!((&again.body, again.attempt, &again.headers), (&first.body, 1, &first.headers));
+    assert_eq!((again.attempts_max, age_s(&again)), (Some(7), 60), "it may what the first one might");
+    assert!(again.deadline_ms > first.deadline_ms, "from now on");
     let record = fixture.ledger.get(&format!("{APP}/calls/{}", again.id)).await.json();
     assert_eq!((&record["status"], &record["retryOf"]), (&"queued".into(), &first.id.to_string().into()));
     let before = fixture.ledger.get(&format!("{APP}/calls/{}", first.id)).await.json();

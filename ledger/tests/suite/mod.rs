@@ -64,6 +64,8 @@ pub(crate) fn request() -> RecordedRequest {
         cut: false,
         intent: Intent::HttpRequest,
         timeout: 30_000,
+        attempts_max: Some(3),
+        age_max_ms: Some(60_000),
         revision: Some("mail-1a2b3c4d".into()),
         operation: None,
         template: None,

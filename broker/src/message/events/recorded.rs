@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::link::HEADERS_MAX;
 use crate::message::{Call, Intent};
+use crate::topology::DELIVERY_LIMIT;
 
 /// Of a body: enough for nearly every JSON request, and four of them fit one AMQP message.
 pub const BODY_BYTES_KEPT: usize = 64 * 1024;
@@ -21,6 +22,8 @@ const HEADERS_BYTES_KEPT: usize = 16 * 1024;
 const URL_BYTES_KEPT: usize = 8 * 1024;
 /// Of a template's parameters: they are parts of the URL.
 const PARAMS_BYTES_KEPT: usize = 8 * 1024;
+/// The longest that a Fn lets its calls wait, which its resource bounds.
+const AGE_MAX_MS: u64 = 168 * 3_600_000;
 /// What stands in place of a credential.
 const REDACTED: &str = "[redacted]";
 /// Headers that carry credentials by their definition or by wide use.
@@ -67,6 +70,12 @@ pub struct RecordedRequest {
     /// The whole timeout of an attempt, in milliseconds.
     #[serde(default)]
     pub timeout: u64,
+    /// Attempts at most, where its Fn said so.
+    #[serde(default, rename = "maxAttempts", skip_serializing_if = "Option::is_none")]
+    pub attempts_max: Option<u32>,
+    /// How long it might wait for its end, in milliseconds; absent where somebody waited for it.
+    #[serde(default, rename = "maxAge", skip_serializing_if = "Option::is_none")]
+    pub age_max_ms: Option<u64>,
     /// The revision that was current when it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
@@ -129,6 +138,8 @@ impl RecordedRequest {
             cut,
             intent: call.intent,
             timeout: call.timeout_ms,
+            attempts_max: call.attempts_max,
+            age_max_ms: age_max_ms(call),
             revision: Some(call.revision.clone()),
             operation: call.operation.clone(),
             template: call.template.clone(),
@@ -141,6 +152,8 @@ impl RecordedRequest {
     pub(super) fn bounded(mut self) -> Self {
         self.body = self.body.bounded();
         self.cut |= bound_headers(&mut self.headers);
+        self.attempts_max = self.attempts_max.map(|attempts| attempts.min(DELIVERY_LIMIT));
+        self.age_max_ms = self.age_max_ms.map(|age_ms| age_ms.min(AGE_MAX_MS));
         if self.url.len() > URL_BYTES_KEPT {
             self.url.truncate(self.url.floor_char_boundary(URL_BYTES_KEPT));
             self.cut = true;
@@ -213,6 +226,14 @@ fn bound_headers(headers: &mut Vec<(String, String)>) -> bool {
     let cut = kept < headers.len();
     headers.truncate(kept);
     cut
+}
+
+/// The age that a call was given. A call that is not to outlive its gateway has a timeout alone.
+fn age_max_ms(call: &Call) -> Option<u64> {
+    let submitted_s = call.timestamp_s.filter(|_| call.persistent && call.reply_to.is_none())?;
+    let age_ms = call.deadline_ms.checked_sub(submitted_s.checked_mul(1000)?)?;
+    // A message has its time in whole seconds, and so has a Fn its age: what is over was lost in the one.
+    Some(age_ms / 1000 * 1000).filter(|age_ms| *age_ms > 0)
 }
 
 fn by_http() -> Intent {

@@ -32,6 +32,8 @@ fn request() -> RecordedRequest {
         cut: false,
         intent: Intent::HttpRequest,
         timeout: 30_000,
+        attempts_max: Some(3),
+        age_max_ms: Some(60_000),
         revision: Some("mail-1a2b3c4d".to_owned()),
         operation: None,
         template: Some("/mail/{to}".to_owned()),
@@ -94,7 +96,8 @@ fn an_event_stands_on_the_wire_as_documented() {
             "method": "POST", "url": "http://shop.example.com/mail?x=1",
             "headers": [["content-type", "text/plain"]],
             "body": "aGVsbG8=", "bodyBytes": 5, "truncated": false, "cut": false,
-            "intent": "httprequest", "timeout": 30_000, "revision": "mail-1a2b3c4d",
+            "intent": "httprequest", "timeout": 30_000, "maxAttempts": 3, "maxAge": 60_000,
+            "revision": "mail-1a2b3c4d",
             "template": "/mail/{to}", "params": {"to": "me"},
         },
     });
@@ -130,6 +133,44 @@ fn what_is_long_is_cut_and_says_so() {
     let read = CallEvent::from_envelope(&envelope).unwrap();
     let Happened::Queued { request: Some(request), .. } = read.happened else { panic!("queued") };
     assert!(request.cut && request.params.is_empty() && request.url.len() == 8 * 1024);
+}
+
+#[test]
+fn a_recorded_request_knows_the_attempts_and_the_age_of_its_call() {
+    let call = |submitted_ms: u64, age_ms: u64, waits: bool| crate::message::Call {
+        id: id(),
+        reply_to: waits.then(|| "inst.gw.x".to_owned()),
+        deadline_ms: submitted_ms.saturating_add(age_ms),
+        timeout_ms: 1_000,
+        expiration_ms: None,
+        timestamp_s: Some(submitted_ms / 1000),
+        persistent: !waits,
+        attempt: 1,
+        attempts_max: Some(7),
+        direct: None,
+        intent: Intent::Invoke,
+        method: http::Method::POST,
+        url: "http://shop.example.com/mail".to_owned(),
+        app: "shop".to_owned(),
+        fn_name: "mail".to_owned(),
+        revision: "mail-1".to_owned(),
+        operation: None,
+        template: None,
+        params: Vec::new(),
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+    };
+    let of = |submitted_ms, age_ms, waits| {
+        let request = RecordedRequest::of(&call(submitted_ms, age_ms, waits));
+        assert_eq!(request.attempts_max, Some(7));
+        request.age_max_ms
+    };
+    for submitted_ms in [1_790_000_000_000, 1_790_000_000_999] {
+        assert_eq!(of(submitted_ms, 60_000, false), Some(60_000));
+        assert_eq!(of(submitted_ms, 60_000, true), None, "a timeout is no age");
+    }
+    assert_eq!(of(1_790_000_000_000, 0, false), None);
+    assert_eq!(of(0, u64::MAX, false), Some(168 * 3_600_000));
 }
 
 #[test]
