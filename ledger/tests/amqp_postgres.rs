@@ -57,3 +57,18 @@ async fn replicas_that_start_at_once_make_one_schema() {
         start.await.unwrap();
     }
 }
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test runs it"]
+async fn a_reader_hears_soon_that_the_database_is_away() {
+    let server = postgres::Server::start();
+    let store = open(&server.database().await).await;
+    let id = CallId::fresh();
+    suite::write(&store, [suite::queued(id, suite::T0)]).await;
+    assert!(store.call_by_id(id).await.unwrap().is_some());
+    server.stop();
+    let asked = std::time::Instant::now();
+    store.call_by_id(id).await.unwrap_err();
+    // Two seconds, and what a busy machine adds.
+    assert!(asked.elapsed() < std::time::Duration::from_secs(4), "{:?}", asked.elapsed());
+}

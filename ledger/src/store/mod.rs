@@ -28,8 +28,10 @@ const POSTGRES_WRITERS_MAX: u32 = 4;
 const POSTGRES_READERS_MAX: u32 = 8;
 /// SQLite's readers run beside its one writer; more than the cores of a small pod buy nothing.
 const SQLITE_READERS_MAX: u32 = 4;
-/// A request should hear that the database is away, not hang.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request hears that the database is away before whoever asks loses patience.
+const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Events may wait longer for their turn: nobody waits for them, and they come again.
+const WRITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any of our statements on a healthy database; a frozen one must not hold a transaction for ever.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -93,16 +95,17 @@ impl Store {
         let (kind, options) = (address.kind(), address.options());
         match kind {
             Kind::Postgres => {
-                let reads = pool(kind, POSTGRES_READERS_MAX, options.clone());
-                Self { kind, reads, writes: pool(kind, POSTGRES_WRITERS_MAX, options) }
+                let reads = pool(kind, POSTGRES_READERS_MAX, READ_ACQUIRE_TIMEOUT, options.clone());
+                let writes = pool(kind, POSTGRES_WRITERS_MAX, WRITE_ACQUIRE_TIMEOUT, options);
+                Self { kind, reads, writes }
             }
             Kind::SqliteFile => {
-                let reads = pool(kind, SQLITE_READERS_MAX, options.clone());
-                Self { kind, reads, writes: pool(kind, 1, options) }
+                let reads = pool(kind, SQLITE_READERS_MAX, READ_ACQUIRE_TIMEOUT, options.clone());
+                Self { kind, reads, writes: pool(kind, 1, WRITE_ACQUIRE_TIMEOUT, options) }
             }
             Kind::SqliteMemory => {
                 // Each connection would be a database of its own.
-                let pool = pool(kind, 1, options);
+                let pool = pool(kind, 1, WRITE_ACQUIRE_TIMEOUT, options);
                 Self { kind, reads: pool.clone(), writes: pool }
             }
         }
@@ -125,10 +128,10 @@ impl Store {
     }
 }
 
-fn pool(kind: Kind, connections_max: u32, options: AnyConnectOptions) -> AnyPool {
+fn pool(kind: Kind, connections_max: u32, acquire_timeout: Duration, options: AnyConnectOptions) -> AnyPool {
     let pool = AnyPoolOptions::new()
         .max_connections(connections_max)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(acquire_timeout)
         .after_connect(move |connection, _| Box::pin(prepare(kind, connection)));
     // In memory, the connection is the database.
     let pool = if kind == Kind::SqliteMemory { pool.idle_timeout(None).max_lifetime(None) } else { pool };
