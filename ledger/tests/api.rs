@@ -238,8 +238,19 @@ async fn a_list_goes_on_at_its_next_and_keeps_its_filters() {
 #[tokio::test]
 async fn a_result_is_the_functions_own_answer() {
     let fixture = Fixture::new().await;
-    for (outcome, status) in [(Ended::Success, "success"), (Ended::Error, "error")] {
-        let (id, path) = fixture.call([with_answer(outcome, &Bytes::from_static(b"tea"))], status).await;
+    let tea = Bytes::from_static(b"tea");
+    let mut failed = with_answer(Ended::Error, &tea);
+    let Happened::Ended { is_final, .. } = &mut failed else { unreachable!() };
+    *is_final = false;
+    let ends = [
+        (vec![with_answer(Ended::Success, &tea)], "success"),
+        (vec![with_answer(Ended::Error, &tea)], "error"),
+        (vec![with_answer(Ended::Timeout, &tea)], "timeout"),
+        // Its last attempt's own word is worth more than that there were enough of them.
+        (vec![failed, Happened::Dead { reason: "four times".into() }], "dead"),
+    ];
+    for (events, status) in ends {
+        let (id, path) = fixture.call(events, status).await;
         for path in [format!("{path}/result"), format!("/calls/{id}/result")] {
             let answer = fixture.ledger.get(&path).await;
             assert_eq!((answer.status, answer.text().as_str()), (418, "tea"));
@@ -260,7 +271,7 @@ async fn a_call_without_a_result_says_why() {
     for (_, path) in [&waits, &runs] {
         let answer = fixture.ledger.get(&format!("{path}/result")).await;
         assert_eq!((answer.status, answer.header("retry-after")), (202, Some("1")));
-        assert!(answer.json()["status"].is_string());
+        assert_eq!(answer.header("fn-call-status"), answer.json()["status"].as_str());
     }
     let large = Bytes::from(vec![b'x'; 64 * 1024 + 1]);
     let cases = [
@@ -275,6 +286,7 @@ async fn a_call_without_a_result_says_why() {
         let (_, path) = fixture.call([happened], status).await;
         let answer = fixture.ledger.get(&format!("{path}/result")).await;
         assert_eq!(answer.problem(), (code, kind.to_owned()));
+        assert_eq!(answer.header("fn-call-status"), Some(status));
         assert!(answer.json()["message"].as_str().unwrap().contains(words), "{answer:?}");
     }
 }

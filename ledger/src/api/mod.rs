@@ -127,7 +127,7 @@ async fn get_call(State(core): Shared, Path(of): OfCall, request: Parts) -> Resu
 }
 
 async fn get_result(State(core): Shared, Path(of): OfCall, request: Parts) -> Result<Response, Problem> {
-    result::result(find(&core, &request, &of, Act::Read).await?)
+    Ok(result::result(find(&core, &request, &of, Act::Read).await?))
 }
 
 async fn get_log(State(core): Shared, Path(of): OfCall, request: Parts) -> Result<Response, Problem> {
@@ -155,7 +155,7 @@ async fn get_global_result(
     Path(call): Path<String>,
     request: Parts,
 ) -> Result<Response, Problem> {
-    result::result(find_global(&core, &request, &call).await?)
+    Ok(result::result(find_global(&core, &request, &call).await?))
 }
 
 async fn get_global_log(

@@ -25,22 +25,28 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// The answer to whoever asks for the result.
-pub(crate) fn result(call: Call) -> Result<Response, Problem> {
-    let (id, status, reason) = (call.state.id, call.state.status, call.state.reason.clone());
-    let mut response = match (status, call.answer) {
-        (Status::Queued | Status::Running, answer) => waiting(Call { answer, ..call }),
-        (Status::Cancelled, _) => return Err(Problem::Cancelled(id)),
-        (Status::Dead, _) => return Err(Problem::Dead(id, reason)),
-        (_, Some(answer)) => replay(id, answer)?,
-        (Status::Timeout, None) => return Err(Problem::TimedOut(id, reason)),
-        (Status::Error, None) => return Err(Problem::Failed(id, reason)),
-        (Status::Success, None) => return Err(Problem::NotKept(id, None)),
-    };
+/// The answer to whoever asks for the result; each says how the call stands.
+pub(crate) fn result(call: Call) -> Response {
+    let (id, status) = (call.state.id, call.state.status);
+    let mut response = own(call).unwrap_or_else(IntoResponse::into_response);
     let headers = response.headers_mut();
     headers.insert(FN_CALL_ID, id_value(id));
     headers.insert(FN_CALL_STATUS, HeaderValue::from_static(status.as_str()));
-    Ok(response)
+    response
+}
+
+/// The function's last answer, however its call ended; without one, why.
+fn own(call: Call) -> Result<Response, Problem> {
+    let (id, status, reason) = (call.state.id, call.state.status, call.state.reason.clone());
+    match (status, call.answer) {
+        (Status::Queued | Status::Running, answer) => Ok(waiting(Call { answer, ..call })),
+        (Status::Cancelled, _) => Err(Problem::Cancelled(id)),
+        (_, Some(answer)) => replay(id, answer),
+        (Status::Dead, None) => Err(Problem::Dead(id, reason)),
+        (Status::Timeout, None) => Err(Problem::TimedOut(id, reason)),
+        (Status::Error, None) => Err(Problem::Failed(id, reason)),
+        (Status::Success, None) => Err(Problem::NotKept(id, None)),
+    }
 }
 
 /// Not yet: come again.
