@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use funcatron_broker::link::Link;
 use funcatron_broker::names::Installation;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::metrics::Metrics;
@@ -26,7 +27,9 @@ pub(crate) struct Core {
     /// Requests under way.
     pub(crate) requests: Semaphore,
     /// One redrive at a time: two would take each other's dead letters.
-    pub(crate) redriving: Semaphore,
+    pub(crate) redriving: Arc<Semaphore>,
+    /// What a stopping ledger waits for.
+    pub(crate) tasks: TaskTracker,
     link: watch::Sender<Option<Arc<dyn Link>>>,
     broker_seen: AtomicBool,
     database_seen: AtomicBool,
@@ -46,7 +49,8 @@ impl Core {
             retention_ms,
             metrics: Metrics::default(),
             requests: Semaphore::new(REQUESTS_MAX),
-            redriving: Semaphore::new(1),
+            redriving: Arc::new(Semaphore::new(1)),
+            tasks: TaskTracker::new(),
             link: watch::Sender::new(None),
             broker_seen: AtomicBool::new(false),
             database_seen: AtomicBool::new(false),

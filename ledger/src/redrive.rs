@@ -1,7 +1,8 @@
 //! Puts dead letters back into the queue that gave them up: published and confirmed first, taken away after.
 //!
-//! A call of ours comes back under a new id, which follows from its old one: a redrive that was cut short between the
-//! two steps makes the same call again, and a runner's claim finds the duplicate.
+//! A call of ours comes back under a new id, which follows from its old one. A ledger that is killed between the two
+//! steps may publish the same id again: the function runs twice then, and the ledger shows one call. No runner sends
+//! claims yet, which would find the duplicate.
 
 use std::time::Duration;
 
@@ -32,9 +33,12 @@ pub(crate) enum RedriveError {
     Broker(#[from] LinkError),
     #[error("the broker handed out none of the dead letters that it counts")]
     Stalled,
+    #[error("it ended before its time")]
+    CutShort,
 }
 
-/// Moves up to `limit` dead letters of a Fn; says how many. What was moved before an error stays moved.
+/// Moves up to `limit` dead letters of a Fn; says how many. What was moved before an error stays moved. Is to be run to
+/// its end, since a call is in both queues between the two steps.
 pub(crate) async fn run(
     core: &Core,
     link: &dyn Link,

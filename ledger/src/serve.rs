@@ -94,7 +94,7 @@ impl Ledger {
         let LedgerConfig { installation, database, retention, access, api: _, ops: _ } = config;
         let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
         let core = Arc::new(Core::new(installation, Store::open(&database), access, retention_ms));
-        let (tasks, probes) = (TaskTracker::new(), CancellationToken::new());
+        let (tasks, probes) = (core.tasks.clone(), CancellationToken::new());
         api.serve(routes::router(Arc::clone(&core)), shutdown.clone(), &tasks);
         ops.serve(ops::router(Arc::clone(&core), shutdown.clone()), probes.clone(), &tasks);
         tasks.spawn(work(Arc::clone(&core), connector, shutdown.clone()));

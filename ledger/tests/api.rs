@@ -18,7 +18,7 @@ use funcatron_broker::names::{Installation, LEDGER_KEY};
 use funcatron_broker::topology;
 use funcatron_ledger::LedgerConfig;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use kit::{Ground, Running, ended, event, eventually, queued, started, take};
+use kit::{Ground, Running, begin, ended, event, eventually, queued, started, take};
 
 const APP: &str = "/v1/namespaces/team-a/apps/shop";
 
@@ -418,6 +418,29 @@ async fn dead_letters_go_back_into_their_queue_as_new_calls() {
         fixture.ledger.post(&format!("{redrive}?limit=1001")).await.problem(),
         (400, "bad-request".into())
     );
+}
+
+#[tokio::test]
+async fn a_redrive_goes_on_when_whoever_asked_for_it_leaves() {
+    const DEAD: u32 = 300;
+    let fixture = Fixture::new().await;
+    fixture.call([of(queued(CallId::fresh(), None))], "queued").await;
+    let (queue, dead) = fixture.ground.durable().await;
+    let link = &fixture.ground.link;
+    for _ in 0..DEAD {
+        link.publish(Target::queue(&dead), call().to_envelope().unwrap(), true).await.unwrap();
+    }
+    let ready = async |queue| link.inspect(queue).await.unwrap().map_or(0, |state| state.ready);
+    eventually("all are dead", async || ready(&dead).await == DEAD).await;
+    let asking = begin(fixture.ledger.api, &format!("{APP}/fns/mail/dead-letters/redrive?limit=1000")).await;
+    eventually("it has begun", async || ready(&queue).await > 0).await;
+    drop(asking);
+    assert!(ready(&queue).await < DEAD, "whoever asked has left in the midst of it");
+    eventually("all are back", async || ready(&queue).await == DEAD && ready(&dead).await == 0).await;
+    eventually("each is told once", async || {
+        fixture.ledger.metric("funcatron_ledger_calls_redriven_total").await == f64::from(DEAD)
+    })
+    .await;
 }
 
 #[tokio::test]

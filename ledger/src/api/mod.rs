@@ -265,12 +265,17 @@ async fn redrive_dead(
         return Err(Problem::BadRequest(why));
     }
     let link = core.link().ok_or(Problem::BrokerAway)?;
-    let _alone = core.redriving.try_acquire().map_err(|_| Problem::Redriving)?;
-    let moved = redrive::run(&core, &*link, &namespace, &app, &fn_name, limit).await;
+    let alone = Arc::clone(&core.redriving).try_acquire_owned().map_err(|_| Problem::Redriving)?;
+    // A task of its own: a client that leaves would else leave a call in both queues.
+    let moving = core.tasks.clone().spawn(async move {
+        let _alone = alone;
+        redrive::run(&core, &*link, &namespace, &app, &fn_name, limit).await
+    });
+    let moved = moving.await.unwrap_or(Err(RedriveError::CutShort));
     let moved = moved.map_err(|error| match error {
         RedriveError::NoQueue => Problem::NoDurableQueue,
         RedriveError::Full => Problem::QueueFull,
-        RedriveError::Broker(_) | RedriveError::Stalled => Problem::BrokerAway,
+        RedriveError::Broker(_) | RedriveError::Stalled | RedriveError::CutShort => Problem::BrokerAway,
     })?;
     Ok(document::json(StatusCode::OK, &Redriven { moved }))
 }

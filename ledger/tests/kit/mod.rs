@@ -121,11 +121,21 @@ impl Answer {
     }
 }
 
-/// One request on a connection of its own.
-pub(crate) async fn send(to: SocketAddr, method: &str, path: &str) -> Answer {
+/// A POST whose sender may leave before it is answered.
+pub(crate) async fn begin(to: SocketAddr, path: &str) -> TcpStream {
+    ask(to, "POST", path).await
+}
+
+async fn ask(to: SocketAddr, method: &str, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nhost: ledger\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// One request on a connection of its own.
+pub(crate) async fn send(to: SocketAddr, method: &str, path: &str) -> Answer {
+    let mut stream = ask(to, method, path).await;
     let mut bytes = Vec::new();
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an answer").unwrap();
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
