@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Keep, Store};
 
 /// Requests answered at once; each may hold a call's request and answer in memory.
 const REQUESTS_MAX: usize = 256;
@@ -22,7 +22,7 @@ pub(crate) struct Core {
     pub(crate) installation: Installation,
     pub(crate) store: Store,
     pub(crate) access: Arc<dyn Access>,
-    pub(crate) retention_ms: u64,
+    pub(crate) keep: Keep,
     pub(crate) metrics: Metrics,
     /// Requests under way.
     pub(crate) requests: Semaphore,
@@ -46,7 +46,7 @@ impl Core {
             installation,
             store,
             access,
-            retention_ms,
+            keep: Keep::for_ms(retention_ms),
             metrics: Metrics::default(),
             requests: Semaphore::new(REQUESTS_MAX),
             redriving: Arc::new(Semaphore::new(1)),

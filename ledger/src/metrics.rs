@@ -5,6 +5,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::store::Swept;
+
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 
 /// What a ledger counts.
@@ -14,7 +16,9 @@ pub(crate) struct Metrics {
     claims: Labelled,
     requests: Family<[(&'static str, String); 1], Counter>,
     pub(crate) database_failures: Counter,
-    pub(crate) swept: Counter,
+    swept: Counter,
+    trimmed: Counter,
+    given_up: Counter,
     pub(crate) redriven: Counter,
     pub(crate) link_up: Gauge,
     pub(crate) database_up: Gauge,
@@ -33,6 +37,13 @@ impl Metrics {
         self.requests.get_or_create(&[("code", status.to_string())]).inc();
     }
 
+    pub(crate) fn sweep(&self, swept: Swept) {
+        let Swept { forgotten, trimmed, given_up } = swept;
+        self.swept.inc_by(forgotten);
+        self.trimmed.inc_by(trimmed);
+        self.given_up.inc_by(given_up);
+    }
+
     /// Puts all that is counted under its names.
     pub(crate) fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("funcatron_ledger");
@@ -41,7 +52,13 @@ impl Metrics {
         registry.register("requests", "Requests answered", self.requests.clone());
         let counters = [
             ("database_failures", "Times that the database took no events", &self.database_failures),
-            ("calls_swept", "Calls forgotten at the end of their retention", &self.swept),
+            (
+                "calls_swept",
+                "Calls forgotten at the end of their retention, or beyond what is kept of an App",
+                &self.swept,
+            ),
+            ("calls_trimmed", "Calls whose bodies and logs made room for newer ones", &self.trimmed),
+            ("calls_given_up", "Calls that ended since nothing was heard of them", &self.given_up),
             ("calls_redriven", "Dead letters put back into their queue", &self.redriven),
         ];
         for (name, help, counter) in counters {

@@ -103,7 +103,12 @@ fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> 
     if !call.state.status.is_terminal() {
         return Err(RepeatError::NotEnded);
     }
-    let request = call.request.ok_or(RepeatError::NotKept("its request was not kept"))?;
+    let why = if call.is_trimmed {
+        "its request had to make room for newer calls"
+    } else {
+        "its request was not kept"
+    };
+    let request = call.request.ok_or(RepeatError::NotKept(why))?;
     if request.body.truncated {
         return Err(RepeatError::NotKept("its body was longer than what is kept"));
     }

@@ -82,6 +82,8 @@ pub struct CallState {
     pub started_ms: Option<u64>,
     /// When it ended.
     pub completed_ms: Option<u64>,
+    /// When the last was heard of it.
+    pub heard_ms: u64,
     /// The highest attempt that is known of.
     pub attempts: u32,
     /// The highest attempt that began …
@@ -133,6 +135,7 @@ pub fn apply(known: Option<CallState>, event: CallEvent) -> Option<Applied> {
     };
     let mut applied = Applied { state, request: None, answer: None, log: None };
     let state = &mut applied.state;
+    state.heard_ms = state.heard_ms.max(at_ms);
     match happened {
         Happened::Queued { source, request, retry_of } => {
             applied.request = request;
@@ -171,6 +174,7 @@ impl CallState {
             submitted_ms: at_ms,
             started_ms: None,
             completed_ms: None,
+            heard_ms: at_ms,
             attempts: 0,
             started_attempt: 0,
             failed_attempt: 0,

@@ -46,6 +46,9 @@ struct Whole {
     request: Option<RecordedRequest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<RecordedAnswer>,
+    /// Said where it is so.
+    #[serde(skip_serializing_if = "is_false")]
+    trimmed: bool,
 }
 
 /// A page of a list.
@@ -81,8 +84,13 @@ impl Summary {
 
 /// A whole call.
 pub(crate) fn whole(status: StatusCode, call: Call) -> Response {
-    let Call { number, state, request, answer } = call;
-    json(status, &Whole { summary: Summary::of(number, state), request, answer })
+    let Call { number, state, request, answer, is_trimmed: trimmed } = call;
+    json(status, &Whole { summary: Summary::of(number, state), request, answer, trimmed })
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands fields over so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {

@@ -27,7 +27,7 @@ use crate::core::Core;
 use crate::redrive::{self, RedriveError};
 use crate::repeat::{self, RepeatError};
 use crate::state::Status;
-use crate::store::{Call, CallKey, Entry};
+use crate::store::{Call, CallKey, Entry, Logs};
 use document::{List, Summary};
 use list::Asked;
 use problem::{FN_CALL_ID, Problem, id_value};
@@ -132,7 +132,7 @@ async fn get_result(State(core): Shared, Path(of): OfCall, request: Parts) -> Re
 
 async fn get_log(State(core): Shared, Path(of): OfCall, request: Parts) -> Result<Response, Problem> {
     let call = find(&core, &request, &of, Act::Read).await?;
-    log(&core, call.state.id).await
+    log(&core, &call).await
 }
 
 async fn find_global(core: &Core, request: &Parts, call: &str) -> Result<Call, Problem> {
@@ -164,7 +164,7 @@ async fn get_global_log(
     request: Parts,
 ) -> Result<Response, Problem> {
     let call = find_global(&core, &request, &call).await?;
-    log(&core, call.state.id).await
+    log(&core, &call).await
 }
 
 fn named(call: Call, status: StatusCode) -> Response {
@@ -174,17 +174,27 @@ fn named(call: Call, status: StatusCode) -> Response {
     response
 }
 
-async fn log(core: &Core, id: CallId) -> Result<Response, Problem> {
-    let logs = core.store.logs(id).await?;
-    // One attempt's log is shown as it is.
-    let several = logs.len() > 1;
-    let texts: Vec<String> = logs
-        .into_iter()
-        .map(|(attempt, log)| if several { format!("==> attempt {attempt}\n{log}\n") } else { log })
-        .collect();
-    let mut response = ([(CONTENT_TYPE, "text/plain; charset=utf-8")], texts.concat()).into_response();
+async fn log(core: &Core, call: &Call) -> Result<Response, Problem> {
+    let id = call.state.id;
+    let text = log_text(core.store.logs(id).await?, call.is_trimmed);
+    let mut response = ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response();
     response.headers_mut().insert(FN_CALL_ID, id_value(id));
     Ok(response)
+}
+
+fn log_text(logs: Logs, is_trimmed: bool) -> String {
+    let Logs { attempts, left_out } = logs;
+    let missing = match left_out {
+        0 if is_trimmed => "==> what was written before had to make room for newer calls\n".to_owned(),
+        0 => String::new(),
+        count => format!("==> earlier attempts that are not shown: {count}\n"),
+    };
+    // One attempt's log is shown as it is.
+    let several = attempts.len() > 1 || !missing.is_empty();
+    let texts = attempts
+        .into_iter()
+        .map(|(attempt, log)| if several { format!("==> attempt {attempt}\n{log}\n") } else { log });
+    missing + &texts.collect::<String>()
 }
 
 async fn cancel(State(core): Shared, Path(of): OfCall, request: Parts) -> Result<Response, Problem> {
@@ -278,4 +288,21 @@ async fn redrive_dead(
         RedriveError::Broker(_) | RedriveError::Stalled | RedriveError::CutShort => Problem::BrokerAway,
     })?;
     Ok(document::json(StatusCode::OK, &Redriven { moved }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_says_what_of_it_is_not_there() {
+        let logs = |left_out| Logs { attempts: vec![(5, "five".into())], left_out };
+        assert_eq!(log_text(logs(0), false), "five");
+        assert_eq!(
+            log_text(logs(4), false),
+            "==> earlier attempts that are not shown: 4\n==> attempt 5\nfive\n"
+        );
+        assert!(log_text(Logs::default(), true).contains("had to make room"));
+        assert_eq!(log_text(Logs::default(), false), "");
+    }
 }

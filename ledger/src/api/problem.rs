@@ -50,6 +50,8 @@ pub(crate) enum Problem {
     Cancelled(CallId),
     /// There was an answer, and not all of it was kept; says how much there was.
     NotKept(CallId, Option<u64>),
+    /// There may have been an answer, which had to make room for newer calls.
+    MadeRoom(CallId),
     /// A redrive is under way.
     Redriving,
     /// As many requests are under way as may be.
@@ -94,7 +96,9 @@ impl Problem {
             Self::TimedOut(..) => (S::GATEWAY_TIMEOUT, "deadline-passed", "Deadline passed"),
             Self::Dead(..) => (S::BAD_GATEWAY, "dead", "Call was given up on"),
             Self::Cancelled(_) => (S::GONE, "cancelled", "Call was cancelled"),
-            Self::NotKept(..) => (S::BAD_GATEWAY, "result-not-kept", "Result was not kept"),
+            Self::NotKept(..) | Self::MadeRoom(_) => {
+                (S::BAD_GATEWAY, "result-not-kept", "Result was not kept")
+            }
             Self::Redriving => (S::SERVICE_UNAVAILABLE, "redriving", "Redrive under way"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "ledger-busy", "Ledger busy"),
             Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue-full", "Queue full"),
@@ -127,6 +131,7 @@ impl Problem {
             Self::Dead(_, None) => "the call failed as often as it may, and is among the dead letters",
             Self::Cancelled(_) => "the call was cancelled before it began; it has no result",
             Self::NotKept(_, None) => "the call succeeded, and no answer of it was kept",
+            Self::MadeRoom(_) => "what was kept of the call had to make room for newer calls of its App",
             Self::Redriving => "dead letters are being put back already; try again when that is done",
             Self::Busy => "this ledger answers as many requests as it may",
             Self::QueueFull => "the function's queue takes no more calls now",
@@ -146,7 +151,8 @@ impl Problem {
             | Self::TimedOut(id, _)
             | Self::Dead(id, _)
             | Self::Cancelled(id)
-            | Self::NotKept(id, _) => Some(*id),
+            | Self::NotKept(id, _)
+            | Self::MadeRoom(id) => Some(*id),
             _ => None,
         }
     }

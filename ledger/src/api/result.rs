@@ -42,6 +42,7 @@ fn own(call: Call) -> Result<Response, Problem> {
         (Status::Queued | Status::Running, answer) => Ok(waiting(Call { answer, ..call })),
         (Status::Cancelled, _) => Err(Problem::Cancelled(id)),
         (_, Some(answer)) => replay(id, answer),
+        (_, None) if call.is_trimmed => Err(Problem::MadeRoom(id)),
         (Status::Dead, None) => Err(Problem::Dead(id, reason)),
         (Status::Timeout, None) => Err(Problem::TimedOut(id, reason)),
         (Status::Error, None) => Err(Problem::Failed(id, reason)),
@@ -74,4 +75,40 @@ fn replay(id: CallId, answer: RecordedAnswer) -> Result<Response, Problem> {
         }
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::CallState;
+
+    #[test]
+    fn what_had_to_make_room_is_not_said_to_be_the_functions_failure() {
+        let state = CallState {
+            id: CallId::fresh(),
+            namespace: "team-a".into(),
+            app: "shop".into(),
+            fn_name: "mail".into(),
+            status: Status::Queued,
+            source: None,
+            retry_of: None,
+            submitted_ms: 1,
+            started_ms: None,
+            completed_ms: None,
+            heard_ms: 1,
+            attempts: 0,
+            started_attempt: 0,
+            failed_attempt: 0,
+            answer_attempt: 0,
+            revision: None,
+            runner: None,
+            reason: None,
+        };
+        for status in [Status::Success, Status::Error, Status::Timeout, Status::Dead] {
+            let state = CallState { status, ..state.clone() };
+            let id = state.id;
+            let call = Call { number: 1, state, request: None, answer: None, is_trimmed: true };
+            assert_eq!(own(call).unwrap_err(), Problem::MadeRoom(id));
+        }
+    }
 }

@@ -16,7 +16,8 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, AnyPool, Executor as _};
 
 pub use address::{AddressError, DatabaseAddress};
-pub use read::{Call, CallKey, ListQuery, Page};
+pub use read::{Call, CallKey, ListQuery, Logs, Page};
+pub use sweep::{Keep, Swept};
 pub use write::{Entry, Outcome};
 
 use address::Kind;
@@ -36,12 +37,20 @@ const WRITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Each version of the schema, oldest first. A released one never changes.
-const MIGRATIONS: [(i64, &str, &str, &str); 1] = [(
-    1,
-    "calls",
-    include_str!("../../migrations/postgres/0001_calls.sql"),
-    include_str!("../../migrations/sqlite/0001_calls.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str, &str); 2] = [
+    (
+        1,
+        "calls",
+        include_str!("../../migrations/postgres/0001_calls.sql"),
+        include_str!("../../migrations/sqlite/0001_calls.sql"),
+    ),
+    (
+        2,
+        "bounds",
+        include_str!("../../migrations/postgres/0002_bounds.sql"),
+        include_str!("../../migrations/sqlite/0002_bounds.sql"),
+    ),
+];
 
 /// Why the database did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

@@ -8,11 +8,12 @@ use super::rows::{self, signed, state_columns, unsigned};
 use super::{Store, StoreError};
 use crate::state::{CallState, Status};
 
-const BY_ID: &str = concat!("SELECT ", state_columns!(), ", request, answer FROM calls WHERE id = $1");
+const BY_ID: &str =
+    concat!("SELECT ", state_columns!(), ", request, answer, trimmed FROM calls WHERE id = $1");
 const BY_NUMBER: &str = concat!(
     "SELECT ",
     state_columns!(),
-    ", request, answer FROM calls WHERE namespace = $1 AND app = $2 AND number = $3"
+    ", request, answer, trimmed FROM calls WHERE namespace = $1 AND app = $2 AND number = $3"
 );
 const LIST: &str = concat!(
     "SELECT ",
@@ -20,6 +21,15 @@ const LIST: &str = concat!(
     " FROM calls WHERE namespace = $1 AND app = $2 AND number < $3 \
      AND submitted_ms >= $4 AND submitted_ms < $5"
 );
+
+/// Newest first; a call has no more attempts than that.
+const LOG_WEIGHTS: &str = "SELECT attempt, CAST(OCTET_LENGTH(log) AS BIGINT) AS bytes FROM call_logs \
+     WHERE call_id = $1 ORDER BY attempt DESC LIMIT 101";
+const LOGS: &str = "SELECT attempt, log FROM call_logs WHERE call_id = $1 AND attempt >= $2 \
+     ORDER BY attempt LIMIT 101";
+
+/// Bytes of logs read at once: the whole of sixteen attempts' logs, as much as a call's record may weigh besides.
+const LOG_BYTES_SHOWN_MAX: i64 = 256 * 1024;
 
 /// A call as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +42,17 @@ pub struct Call {
     pub request: Option<RecordedRequest>,
     /// What came of it.
     pub answer: Option<RecordedAnswer>,
+    /// Whether request, answer and logs had to make room for those of newer calls.
+    pub is_trimmed: bool,
+}
+
+/// Logs of a call's attempts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Logs {
+    /// The last attempts and what each left, in their order.
+    pub attempts: Vec<(u32, String)>,
+    /// How many earlier ones there are besides.
+    pub left_out: usize,
 }
 
 /// How a call is named.
@@ -127,12 +148,30 @@ impl Store {
         Ok(Page { calls, below })
     }
 
-    /// The logs of a call's attempts, in their order.
-    pub async fn logs(&self, id: CallId) -> Result<Vec<(u32, String)>, StoreError> {
-        let query = sqlx::query("SELECT attempt, log FROM call_logs WHERE call_id = $1 ORDER BY attempt");
-        let rows = query.bind(id.to_string()).fetch_all(&self.reads).await?;
-        rows.iter().map(|row| Ok((rows::attempt(row, "attempt")?, row.try_get("log")?))).collect()
+    /// The logs of a call's last attempts, as many as are shown at once.
+    pub async fn logs(&self, id: CallId) -> Result<Logs, StoreError> {
+        let rows = sqlx::query(LOG_WEIGHTS).bind(id.to_string()).fetch_all(&self.reads).await?;
+        let read = rows.iter().map(|row| Ok((rows::attempt(row, "attempt")?, row.try_get("bytes")?)));
+        let weights = read.collect::<Result<Vec<(u32, i64)>, StoreError>>()?;
+        let shown = shown(&weights);
+        let Some((first, _)) = shown.last() else { return Ok(Logs::default()) };
+        let query = sqlx::query(LOGS).bind(id.to_string()).bind(i64::from(*first));
+        let rows = query.fetch_all(&self.reads).await?;
+        let read = rows.iter().map(|row| Ok((rows::attempt(row, "attempt")?, row.try_get("log")?)));
+        let attempts = read.collect::<Result<Vec<_>, StoreError>>()?;
+        Ok(Logs { attempts, left_out: weights.len() - shown.len() })
     }
+}
+
+/// The first of these logs that weigh no more than is shown at once; the very first in any case.
+fn shown(weights: &[(u32, i64)]) -> &[(u32, i64)] {
+    let mut bytes = 0;
+    let fits = |(_, weight): &&(u32, i64)| {
+        bytes += weight;
+        bytes <= LOG_BYTES_SHOWN_MAX
+    };
+    let count = weights.iter().take_while(fits).count();
+    &weights[..count.max(1).min(weights.len())]
 }
 
 /// The statement that compares these columns, and no others: each filter has an index, which an `OR` would hide.
@@ -149,9 +188,27 @@ fn read_call(row: &AnyRow) -> Result<Call, StoreError> {
         state: rows::state(row)?,
         request: rows::document(row, "request")?,
         answer: rows::document(row, "answer")?,
+        is_trimmed: row.try_get::<i64, _>("trimmed")? != 0,
     })
 }
 
 fn number(row: &AnyRow) -> Result<u64, StoreError> {
     Ok(unsigned(row.try_get("number")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_of_the_last_logs_are_shown_as_fit_and_one_at_least() {
+        let count = |bytes: i64, attempts: u32| {
+            let weights: Vec<(u32, i64)> = (1..=attempts).rev().map(|attempt| (attempt, bytes)).collect();
+            let shown = shown(&weights);
+            assert!(shown.is_empty() || shown[0].0 == attempts, "the last is shown");
+            shown.len()
+        };
+        assert_eq!((count(1, 0), count(1, 101), count(16 * 1024, 101)), (0, 101, 16));
+        assert_eq!((count(LOG_BYTES_SHOWN_MAX, 2), count(LOG_BYTES_SHOWN_MAX + 1, 2)), (1, 1));
+    }
 }

@@ -13,7 +13,7 @@ use crate::state::{CallState, Status};
 macro_rules! state_columns {
     () => {
         "id, namespace, app, fn, number, status, source, retry_of, submitted_ms, started_ms, completed_ms, \
-         attempts, started_attempt, failed_attempt, answer_attempt, revision, runner, reason"
+         attempts, started_attempt, failed_attempt, answer_attempt, revision, runner, reason, heard_ms"
     };
 }
 pub(super) use state_columns;
@@ -32,6 +32,7 @@ pub(super) fn state(row: &AnyRow) -> Result<CallState, StoreError> {
         submitted_ms: unsigned(row.try_get("submitted_ms")?),
         started_ms: row.try_get::<Option<i64>, _>("started_ms")?.map(unsigned),
         completed_ms: row.try_get::<Option<i64>, _>("completed_ms")?.map(unsigned),
+        heard_ms: unsigned(row.try_get("heard_ms")?),
         attempts: attempt(row, "attempts")?,
         started_attempt: attempt(row, "started_attempt")?,
         failed_attempt: attempt(row, "failed_attempt")?,

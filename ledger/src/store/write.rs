@@ -23,13 +23,16 @@ const NUMBER: &str = "INSERT INTO app_counters (namespace, app, last_number) VAL
 const INSERT: &str = concat!(
     "INSERT INTO calls (",
     state_columns!(),
-    ", request, answer) VALUES \
-     ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+    ", request, answer, bytes) VALUES \
+     ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
 );
 const UPDATE: &str = "UPDATE calls SET status = $2, source = $3, retry_of = $4, submitted_ms = $5, started_ms = $6, \
      completed_ms = $7, attempts = $8, started_attempt = $9, failed_attempt = $10, answer_attempt = $11, \
      revision = $12, runner = $13, reason = $14, request = COALESCE($15, request), \
-     answer = CASE WHEN $16 = 1 THEN $17 ELSE answer END WHERE id = $1";
+     answer = CASE WHEN $16 = 1 THEN $17 ELSE answer END, heard_ms = $18, \
+     bytes = COALESCE(OCTET_LENGTH(COALESCE($15, request)), 0) \
+     + COALESCE(OCTET_LENGTH(CASE WHEN $16 = 1 THEN $17 ELSE answer END), 0) \
+     + (SELECT COALESCE(SUM(OCTET_LENGTH(log)), 0) FROM call_logs WHERE call_id = $1) WHERE id = $1";
 const LOG: &str = "INSERT INTO call_logs (call_id, attempt, log) VALUES ($1, $2, $3) \
      ON CONFLICT (call_id, attempt) DO UPDATE SET log = excluded.log";
 const CLAIM: &str = "INSERT INTO claims (call_id, namespace, app, attempt, claimant, at_ms) \
@@ -71,6 +74,24 @@ struct Batch<'a> {
     kind: Kind,
     transaction: Transaction<'a, Any>,
     calls: HashMap<CallId, Option<CallState>>,
+}
+
+/// What an event brought, as it stands in the database.
+struct Documents {
+    request: Option<String>,
+    answer: Option<String>,
+    /// What they and the log weigh.
+    bytes: i64,
+}
+
+impl Documents {
+    fn of(applied: &Applied) -> Self {
+        let request = applied.request.as_ref().map(rows::to_document);
+        let answer = applied.answer.as_ref().and_then(Option::as_ref).map(rows::to_document);
+        let log = applied.log.as_ref().map(|(_, log)| without_nul(log));
+        let bytes = [&request, &answer, &log].into_iter().flatten().map(String::len).sum::<usize>();
+        Self { request, answer, bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
+    }
 }
 
 impl Store {
@@ -129,9 +150,14 @@ impl Batch<'_> {
     async fn write(&mut self, applied: &Applied, is_new: bool) -> Result<(), StoreError> {
         if is_new {
             self.insert(applied).await?;
-        } else {
-            self.update(applied).await?;
+            return self.log(applied).await;
         }
+        // The update weighs what stands there.
+        self.log(applied).await?;
+        self.update(applied).await
+    }
+
+    async fn log(&mut self, applied: &Applied) -> Result<(), StoreError> {
         if let Some((attempt, log)) = &applied.log {
             let query = sqlx::query(LOG).bind(applied.state.id.to_string()).bind(i64::from(*attempt));
             query.bind(without_nul(log)).execute(&mut *self.transaction).await?;
@@ -140,7 +166,7 @@ impl Batch<'_> {
     }
 
     async fn insert(&mut self, applied: &Applied) -> Result<(), StoreError> {
-        let state = &applied.state;
+        let (state, kept) = (&applied.state, Documents::of(applied));
         let taken: AnyRow = sqlx::query(NUMBER)
             .bind(state.namespace.clone())
             .bind(state.app.clone())
@@ -165,15 +191,17 @@ impl Batch<'_> {
             .bind(state.revision.as_deref().map(without_nul))
             .bind(state.runner.as_deref().map(without_nul))
             .bind(state.reason.as_deref().map(without_nul))
-            .bind(applied.request.as_ref().map(rows::to_document))
-            .bind(applied.answer.as_ref().and_then(Option::as_ref).map(rows::to_document))
+            .bind(signed(state.heard_ms))
+            .bind(kept.request)
+            .bind(kept.answer)
+            .bind(kept.bytes)
             .execute(&mut *self.transaction)
             .await?;
         Ok(())
     }
 
     async fn update(&mut self, applied: &Applied) -> Result<(), StoreError> {
-        let state = &applied.state;
+        let (state, kept) = (&applied.state, Documents::of(applied));
         sqlx::query(UPDATE)
             .bind(state.id.to_string())
             .bind(state.status.as_str())
@@ -189,9 +217,10 @@ impl Batch<'_> {
             .bind(state.revision.as_deref().map(without_nul))
             .bind(state.runner.as_deref().map(without_nul))
             .bind(state.reason.as_deref().map(without_nul))
-            .bind(applied.request.as_ref().map(rows::to_document))
+            .bind(kept.request)
             .bind(i64::from(applied.answer.is_some()))
-            .bind(applied.answer.as_ref().and_then(Option::as_ref).map(rows::to_document))
+            .bind(kept.answer)
+            .bind(signed(state.heard_ms))
             .execute(&mut *self.transaction)
             .await?;
         Ok(())

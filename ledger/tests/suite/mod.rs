@@ -3,6 +3,7 @@
 //! `each_rule!` names them all: a database's test file runs the list, so that none is forgotten there.
 
 mod rules;
+mod sweeps;
 
 use bytes::Bytes;
 use funcatron_broker::message::{
@@ -13,6 +14,7 @@ use funcatron_ledger::state::CallState;
 use funcatron_ledger::store::{Entry, Store};
 
 pub(crate) use rules::*;
+pub(crate) use sweeps::*;
 
 /// Hands the names of all rules to a macro.
 #[macro_export]
@@ -35,7 +37,11 @@ macro_rules! each_rule {
             an_older_word_of_an_app_does_not_count,
             an_app_that_goes_ends_its_calls,
             what_is_older_than_its_app_keeps_it_is_forgotten_with_its_log,
-            a_call_that_has_not_ended_is_never_forgotten,
+            a_call_of_which_nothing_is_heard_ends_as_dead,
+            an_app_has_so_many_calls_whether_they_have_ended_or_not,
+            what_the_oldest_calls_weigh_makes_room_and_their_rows_say_so,
+            an_app_has_so_many_claims,
+            of_many_logs_the_last_are_shown,
             the_schema_may_be_brought_up_to_date_again,
         }
     };
