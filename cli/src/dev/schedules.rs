@@ -9,7 +9,7 @@ use funcatron_broker::link::{Confirm, Link, LinkError, Target};
 use funcatron_broker::message::EncodeError;
 use funcatron_broker::names::NameError;
 use funcatron_operator::schedule::{
-    Act, Decision, Earlier, Firing, History, Occasion, call_id, decide, message,
+    Act, Decision, Earlier, Firing, History, Occasion, call, call_id, decide, queued,
 };
 use jiff::Timestamp;
 
@@ -130,12 +130,16 @@ impl Sender<'_> {
         };
         let id = call_id(schedule.table.seed(), firing.tick);
         let queue = self.app.names.durable_queue(fn_name)?;
-        let message = message(occasion, id, firing, self.now)?;
-        let sent = self.link.publish_confirmed(Target::queue(&queue), message, true);
+        let call = call(occasion, id, firing, self.now);
+        let sent = self.link.publish_confirmed(Target::queue(&queue), call.to_envelope()?, true);
         match tokio::time::timeout(CONFIRM_TIMEOUT, sent).await.ok().transpose()? {
-            Some(Confirm::Acked) => Ok(true),
-            _ => Err(FireError::NotTaken(trigger.name.clone())),
+            Some(Confirm::Acked) => {}
+            _ => return Err(FireError::NotTaken(trigger.name.clone())),
         }
+        let queued = queued(&trigger.namespace, &call, self.now).into_envelope()?;
+        let ledger = self.app.names.installation().ledger_queue();
+        self.link.publish(Target::queue(&ledger), queued, false).await?;
+        Ok(true)
     }
 }
 

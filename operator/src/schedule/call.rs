@@ -2,8 +2,7 @@
 //! HTTP (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md>).
 
 use bytes::Bytes;
-use funcatron_broker::link::Envelope;
-use funcatron_broker::message::{Call, CallId, EncodeError, Intent};
+use funcatron_broker::message::{Call, CallEvent, CallId, Happened, Intent, RecordedRequest, Source};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -67,19 +66,13 @@ fn hash(seed: &str, tick: Timestamp) -> [u8; 32] {
 
 /// What is put into the Fn's durable queue.
 ///
-/// # Errors
-/// Where names and URL together are longer than a message may be, which those of Kubernetes are not.
-pub fn message(
-    occasion: Occasion<'_>,
-    id: CallId,
-    firing: Firing,
-    now: Timestamp,
-) -> Result<Envelope, EncodeError> {
+/// Names and URLs of Kubernetes are far below what a message may have.
+pub fn call(occasion: Occasion<'_>, id: CallId, firing: Firing, now: Timestamp) -> Call {
     let Firing { tick, deadline } = firing;
     let Occasion { namespace: _, trigger: _, app, fn_name, revision, url, timeout_ms, attempts_max } =
         occasion;
     let (deadline_ms, now_ms) = (unix_ms(deadline), unix_ms(now));
-    let call = Call {
+    Call {
         id,
         reply_to: None,
         deadline_ms,
@@ -102,8 +95,21 @@ pub fn message(
         params: vec![],
         headers: cloud_event(occasion, id, tick),
         body: Bytes::new(),
-    };
-    call.to_envelope()
+    }
+}
+
+/// What the ledger is told of it.
+pub fn queued(namespace: &str, call: &Call, now: Timestamp) -> CallEvent {
+    let request = Some(Box::new(RecordedRequest::of(call)));
+    CallEvent {
+        user_id: None,
+        id: call.id,
+        namespace: namespace.to_owned(),
+        app: call.app.clone(),
+        fn_name: call.fn_name.clone(),
+        at_ms: unix_ms(now),
+        happened: Happened::Queued { source: Source::Schedule, request, retry_of: None },
+    }
 }
 
 fn cloud_event(occasion: Occasion<'_>, id: CallId, tick: Timestamp) -> HeaderMap {
@@ -172,7 +178,10 @@ mod tests {
             attempts_max: Some(2),
         };
         let id = call_id("uid", tick);
-        let call = Call::from_envelope(message(occasion, id, firing, now).unwrap()).unwrap();
+        let sent = call(occasion, id, firing, now);
+        let told = queued("team-a", &sent, now);
+        assert_eq!((told.id, told.fn_name.as_str()), (id, "report"));
+        let call = Call::from_envelope(sent.to_envelope().unwrap()).unwrap();
         assert_eq!(
             (call.id, call.intent, call.method, call.reply_to),
             (id, Intent::Invoke, Method::POST, None)

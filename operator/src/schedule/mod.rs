@@ -8,6 +8,6 @@ mod call;
 mod decide;
 mod timetable;
 
-pub use call::{Occasion, call_id, message};
+pub use call::{Occasion, call, call_id, queued};
 pub use decide::{Act, CALL_AGE_MAX, Decision, Earlier, Firing, History, decide};
 pub use timetable::{Timetable, TimetableError};

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use funcatron_broker::message::CallId;
+use funcatron_broker::message::{Call, CallId};
+use funcatron_broker::topology;
 use funcatron_crds::{ConditionType, FiredCall, Timeout, Trigger, TriggerStatus, find_condition};
 use funcatron_routing::app_table::AsyncPolicy;
 use jiff::{SignedDuration, Timestamp};
@@ -14,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::apply::replace_status;
 use crate::context::{Context, ReconcileError};
 use crate::keys::{Kind, Name};
-use crate::schedule::{Act, Earlier, Firing, History, Occasion, Timetable, call_id, decide, message};
+use crate::schedule::{Act, Earlier, Firing, History, Occasion, Timetable, call, call_id, decide, queued};
 
 /// Between two looks at a call that holds the next firing up.
 const HOLD_LOOK: Duration = Duration::from_secs(10);
@@ -216,8 +217,27 @@ async fn send(
         attempts_max: policy.attempts_max,
     };
     let queue = ctx.names(&key.namespace, &trigger.spec.app)?.durable_queue(fn_name)?;
-    let message = message(occasion, id, firing, Timestamp::now()).map_err(ReconcileError::Message)?;
-    Ok(ctx.broker.publish_confirmed(&queue, message).await?)
+    let call = call(occasion, id, firing, Timestamp::now());
+    let message = call.to_envelope().map_err(ReconcileError::Message)?;
+    ctx.broker.publish_confirmed(&queue, message).await?;
+    tell(ctx, key, &call).await;
+    Ok(())
+}
+
+/// Tells the ledger of a call that is with the broker. If the word is lost, its first attempt is the next.
+async fn tell(ctx: &Context, key: &Name, call: &Call) {
+    if ctx.config.ledger_url.is_none() {
+        return;
+    }
+    let Ok(event) = queued(&key.namespace, call, Timestamp::now()).into_envelope() else { return };
+    let installation = &ctx.config.installation;
+    let told = async {
+        ctx.broker.ensure(topology::ledger(installation)).await?;
+        ctx.broker.publish(&installation.ledger_queue(), event).await
+    };
+    if let Err(error) = told.await {
+        debug!(%key, %error, "the ledger is not told of a firing");
+    }
 }
 
 /// What is known of an earlier call: the ledger's word, or else that nothing at all is in its Fn's queue.
