@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use crate::clock::now_ms;
 use crate::core::Core;
+use crate::state::Status;
 use crate::store::{Call, Entry};
 
 /// For a call whose timeout was not kept: a Fn's own default.
@@ -98,23 +99,34 @@ pub(crate) async fn tell_runners(core: &Core, link: &dyn Link, id: CallId, names
     }
 }
 
-/// The call as a gateway would send it to its Fn's durable queue.
-fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> {
-    if !call.state.status.is_terminal() {
+/// What was asked for, if all of it was kept and it may be asked again.
+fn whole_request(
+    kept: Option<RecordedRequest>,
+    status: Status,
+    is_trimmed: bool,
+) -> Result<RecordedRequest, RepeatError> {
+    if !status.is_terminal() {
         return Err(RepeatError::NotEnded);
     }
-    let why = if call.is_trimmed {
-        "its request had to make room for newer calls"
-    } else {
-        "its request was not kept"
+    let request = match kept {
+        Some(request) => request,
+        None if is_trimmed => {
+            return Err(RepeatError::NotKept("its request had to make room for newer calls"));
+        }
+        None => return Err(RepeatError::NotKept("its request was not kept")),
     };
-    let request = call.request.ok_or(RepeatError::NotKept(why))?;
     if request.body.truncated {
         return Err(RepeatError::NotKept("its body was longer than what is kept"));
     }
     if request.cut {
         return Err(RepeatError::NotKept("its headers or its URL were longer than what is kept"));
     }
+    Ok(request)
+}
+
+/// The call as a gateway would send it to its Fn's durable queue.
+fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> {
+    let request = whole_request(call.request, call.state.status, call.is_trimmed)?;
     let method = Method::from_bytes(request.method.as_bytes());
     let timeout_ms = if request.timeout == 0 { TIMEOUT_MS } else { request.timeout };
     Ok(Message {

@@ -9,8 +9,8 @@ use sqlx::any::AnyArguments;
 use super::rows::signed;
 use super::{Store, StoreError};
 
-/// Rows changed by one statement: a few milliseconds of the writer's time.
-const STEP: i64 = 500;
+/// Rows changed by one statement: a few milliseconds of the writer's time, though each call may have a hundred logs.
+const STEP: i64 = 100;
 /// Calls kept of one App, whatever its retention and however they stand: one tenant must not fill everybody's disk.
 const CALLS_PER_APP_MAX: i64 = 1_000_000;
 /// Bytes of requests, answers and logs kept of one App: several Apps that fill theirs still fit a volume of 8 GiB.
