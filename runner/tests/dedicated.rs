@@ -239,7 +239,7 @@ async fn an_unknown_wire_version_is_answered_so() {
     let call = stage.gateway.call("newer");
     let id = call.id;
     let mut envelope = call.to_envelope().unwrap();
-    envelope.headers.insert("fn-wire", HeaderValue::Int(2));
+    envelope.headers.insert("fn-wire", HeaderValue::Int(3));
     stage.gateway.send_envelope(&stage.gateway.queue(), envelope).await;
     let reply = stage.gateway.reply(id).await;
     assert_eq!(reply.outcome, Outcome::BadWire);
@@ -451,7 +451,7 @@ async fn a_durable_message_of_an_unknown_wire_is_dead_at_once() {
     let function = Function::start(&dir.path().join("f.sock"));
     let runner = Runner::start(&broker, dedicated_durable(dir.path(), 1, true));
     let mut envelope = gateway.call("newer").to_envelope().unwrap();
-    envelope.headers.insert("fn-wire", HeaderValue::Int(2));
+    envelope.headers.insert("fn-wire", HeaderValue::Int(3));
     envelope.properties.reply_to = None;
     gateway.send_envelope(&durable, envelope).await;
     eventually("it is dead", async || gateway.state(&dead).await.ready == 1).await;

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
 use crate::link::HEADERS_MAX;
 use crate::message::{
-    CallId, DecodeError, EncodeError, Offer, WIRE_HEADER, WIRE_VERSION, fields, http_headers,
+    CallId, DecodeError, EncodeError, Offer, WIRE_HEADER, WIRE_VERSION, WIRE_VERSION_BODY, fields,
+    http_headers,
 };
 
 /// AMQP's `type` of a call.
@@ -146,7 +147,7 @@ impl Call {
     /// Makes it ready to be sent.
     pub fn to_envelope(&self) -> Result<Envelope, EncodeError> {
         let mut headers = Headers::with_capacity(OWN_HEADERS);
-        headers.push(WIRE_HEADER.to_owned(), HeaderValue::Int(WIRE_VERSION));
+        headers.push(WIRE_HEADER.to_owned(), HeaderValue::Int(self.version()));
         headers.push(HEAD.to_owned(), HeaderValue::Text(self.head()));
         if let Some(lines) = http_headers::write(&self.headers)? {
             headers.push(http_headers::NAME.to_owned(), lines);
@@ -163,6 +164,11 @@ impl Call {
             persistent: self.persistent,
         };
         fields::sendable(Envelope { properties, headers, body: self.body.clone() })
+    }
+
+    fn version(&self) -> i64 {
+        let streams = self.direct.as_ref().is_some_and(|offer| offer.body);
+        if streams { WIRE_VERSION_BODY } else { WIRE_VERSION }
     }
 
     fn head(&self) -> String {
@@ -204,7 +210,7 @@ impl Call {
     }
 
     fn read(envelope: Envelope, head: Option<&HeaderValue>) -> Result<Self, DecodeError> {
-        fields::check(&envelope, KIND)?;
+        fields::check_versions(&envelope, KIND, &[WIRE_VERSION, WIRE_VERSION_BODY])?;
         let Envelope { properties, mut headers, body } = envelope;
         let head: Head<'_> = match head {
             Some(HeaderValue::Text(json)) => serde_json::from_str(json)

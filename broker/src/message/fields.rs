@@ -9,13 +9,22 @@ use crate::names::NAME_BYTES_MAX;
 
 /// Checks what every message of ours must have: its type, the wire version, a bounded header count.
 pub(super) fn check(envelope: &Envelope, kind: &'static str) -> Result<(), DecodeError> {
+    check_versions(envelope, kind, &[WIRE_VERSION])
+}
+
+/// The same, where more than one version is understood.
+pub(super) fn check_versions(
+    envelope: &Envelope,
+    kind: &'static str,
+    versions: &[i64],
+) -> Result<(), DecodeError> {
     if envelope.headers.len() > HEADERS_MAX {
         return Err(DecodeError::TooMany(envelope.headers.len()));
     }
     let version = envelope.headers.get(WIRE_HEADER).ok_or(DecodeError::Missing(WIRE_HEADER))?;
-    match int(WIRE_HEADER, version)? {
-        WIRE_VERSION => {}
-        other => return Err(DecodeError::Wire(other)),
+    let version = int(WIRE_HEADER, version)?;
+    if !versions.contains(&version) {
+        return Err(DecodeError::Wire(version));
     }
     match envelope.properties.kind.as_deref() {
         Some(found) if found == kind => Ok(()),

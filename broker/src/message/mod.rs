@@ -28,8 +28,11 @@ pub use reply::{Outcome, Reply, Unread};
 
 use crate::envelope::Envelope;
 
-/// The wire's major version, in `fn-wire` on every message. A higher one is not understood.
+/// The wire's major version, in `fn-wire` on every message but the calls of [`WIRE_VERSION_BODY`].
 pub const WIRE_VERSION: i64 = 1;
+/// The version of a call whose request's body comes over its stream: a runner that knows no streams refuses it, rather
+/// than call the function with an empty body.
+pub const WIRE_VERSION_BODY: i64 = 2;
 /// The header that carries it.
 pub const WIRE_HEADER: &str = "fn-wire";
 /// A JSON body of ours is names, digests and a log's tail.
@@ -49,7 +52,7 @@ pub enum DecodeError {
         found: String,
     },
     /// A version that is not understood.
-    #[error("fn-wire is {0}, and 1 is understood")]
+    #[error("fn-wire is {0}, which is not understood")]
     Wire(i64),
     /// A header or property is absent.
     #[error("{0} is missing")]

@@ -185,11 +185,25 @@ fn a_senseless_value_is_named() {
 #[test]
 fn an_unknown_major_version_can_be_answered() {
     let mut envelope = with("attempt", 3.into());
-    envelope.headers.insert("fn-wire", 2);
+    envelope.headers.insert("fn-wire", 3);
     let refused = Call::from_envelope(envelope).unwrap_err();
-    assert_eq!(refused.reason, DecodeError::Wire(2));
+    assert_eq!(refused.reason, DecodeError::Wire(3));
     assert_eq!(refused.id, Some(call().id));
     assert_eq!((refused.reply_to.as_deref(), refused.attempt), (Some("inst.gw.x7"), 3));
+}
+
+#[test]
+fn a_call_whose_body_is_elsewhere_is_of_a_version_that_old_runners_refuse() {
+    for (body, version) in [(false, 1), (true, 2)] {
+        let offer = Offer { at: "10.0.0.1:8081".to_owned(), token: Token::fresh(), body };
+        let call = Call { direct: Some(offer), ..call() };
+        let envelope = call.to_envelope().unwrap();
+        assert_eq!(envelope.headers.int("fn-wire"), Some(version));
+        assert_eq!(Call::from_envelope(envelope).unwrap(), call);
+    }
+    let mut envelope = reply().into_envelope().unwrap();
+    envelope.headers.insert("fn-wire", 2);
+    assert_eq!(Reply::from_envelope(envelope).unwrap_err(), DecodeError::Wire(2));
 }
 
 #[test]
