@@ -49,11 +49,11 @@ enum Work {
 }
 
 impl Work {
-    /// The stream that its gateway offers.
-    fn take_offer(&mut self) -> Option<(CallId, Offer)> {
+    /// The stream that its gateway offers; where nobody waits, nobody offers one.
+    fn take_offer(&mut self, lane: Lane) -> Option<(CallId, Offer)> {
         match self {
-            Self::Call(call) => Some(call.id).zip(call.direct.take()),
-            Self::Event(_) => None,
+            Self::Call(call) if lane == Lane::Sync => Some(call.id).zip(call.direct.take()),
+            Self::Call(_) | Self::Event(_) => None,
         }
     }
 
@@ -253,7 +253,7 @@ impl Caller {
         if let Some(number) = &number {
             self.began(number, &unsettled.session).await;
         }
-        let offered = work.take_offer();
+        let offered = work.take_offer(lane);
         let (mut asker, request) = Self::request_of(work, &unsettled.delivery, limit);
         let met = match offered {
             None => {

@@ -15,6 +15,7 @@ use funcatron_broker::topology;
 use kit::function::Function;
 use kit::gateway::{Gateway, now_ms};
 use kit::hosting::{Runner, dedicated_durable};
+use kit::streams::{Listener, PlayedFunction};
 use kit::{FN, REVISION, eventually, soon};
 
 /// A Fn with a durable queue, and a ledger that writes nothing down.
@@ -103,6 +104,23 @@ async fn a_call_that_nobody_waits_for_is_told_to_the_ledger_and_gets_no_reply() 
     runner.stop().await;
     assert_eq!((stage.ready(&stage.durable).await, stage.ready(&stage.dead).await), (0, 0));
     assert!(stage.gateway.has_no_more_replies());
+}
+
+#[tokio::test]
+async fn a_stream_on_offer_where_nobody_waits_is_left_alone() {
+    let mut stage = Stage::new().await;
+    let mut function = PlayedFunction::start(&stage.dir.path().join("f.sock"));
+    let (listener, runner) = (Listener::start().await, stage.runner());
+    let mut call = stage.call("x", 3);
+    listener.offer(&mut call, false);
+    let id = stage.send(call).await;
+    stage.begun(id, 1).await;
+    let (mut answer, _body) = function.called().await.answer(200, &[]);
+    answer.write(vec![7; 100_000]).await;
+    drop(answer);
+    assert_eq!(stage.over(id, 1).await, (Ended::Success, true, Some(200)));
+    assert_eq!(listener.connections(), 0);
+    runner.stop().await;
 }
 
 #[tokio::test]
