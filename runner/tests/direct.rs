@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use funcatron_broker::local::LocalBroker;
-use funcatron_broker::message::{Call, CallId, Outcome};
+use funcatron_broker::message::{Call, CallId, Outcome, ReportEvent};
 use http::StatusCode;
 use kit::eventually;
 use kit::gateway::{Gateway, answered};
@@ -178,22 +178,97 @@ async fn many_streams_share_a_connection() {
 }
 
 #[tokio::test]
-async fn a_call_whose_token_is_void_is_dropped_without_a_word() {
+async fn a_call_whose_token_is_void_does_not_run_and_says_so() {
     let mut stage = stage(1).await;
-    stage.upload().await;
+    let (id, _) = stage.upload().await;
     stage.listener.asked().await.refuse(StatusCode::FORBIDDEN);
+    assert_eq!(stage.gateway.reply(id).await.outcome, Outcome::NotHere);
     stage.serves_on().await;
     assert!(stage.function.is_idle(), "it did not run");
     stage.stop().await;
 }
 
 #[tokio::test]
-async fn a_gateway_that_cannot_be_reached_or_has_no_room_fails_the_call() {
+async fn a_large_answer_without_a_stream_is_a_message() {
+    let mut stage = stage(1).await;
+    let length = LARGE.to_string();
+    for headers in [&[("content-length", length.as_str())][..], &[]] {
+        let id = stage.ask("x").await;
+        let (mut answer, _body) = stage.function.called().await.answer(200, headers);
+        let refusing = async {
+            stage.listener.asked().await.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        tokio::join!(refusing, answer.write(vec![7; LARGE]));
+        drop(answer);
+        let reply = stage.gateway.reply(id).await;
+        assert_eq!((reply.outcome, reply.body.len()), (Outcome::Answer(StatusCode::OK), LARGE));
+    }
+    stage.serves_on().await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_without_a_stream_and_without_an_end_ends_with_its_time() {
+    let mut stage = stage(1).await;
+    let (id, _) = stage.send(stage.gateway.short_call("x", 500), false).await;
+    let headers = [("content-type", "text/event-stream")];
+    let (mut answer, _body) = stage.function.called().await.answer(200, &headers);
+    answer.write("data: 1\n\n").await;
+    stage.listener.asked().await.refuse(StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(stage.gateway.reply(id).await.outcome, Outcome::TimedOut);
+    answer.gone().await;
+    stage.serves_on().await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_lost_with_a_kept_connection_loses_no_answer() {
+    let mut stage = stage(1).await;
+    let length = LARGE.to_string();
+    let headers = [("content-length", length.as_str())];
+    stage.ask("x").await;
+    let (mut answer, _body) = stage.function.called().await.answer(200, &headers);
+    let mut stream = stage.listener.stream().await;
+    stream.head().await;
+    tokio::join!(answer.write(vec![7; LARGE]), async { stream.rest().await.unwrap() });
+    stream.end_body();
+    let id = stage.ask("x").await;
+    let (mut answer, _body) = stage.function.called().await.answer(200, &headers);
+    let refusing = async {
+        drop(stage.listener.asked().await);
+        stage.listener.asked().await.refuse(StatusCode::FORBIDDEN);
+    };
+    tokio::join!(refusing, answer.write(vec![7; LARGE]));
+    let reply = stage.gateway.reply(id).await;
+    assert_eq!((reply.outcome, reply.body.len()), (Outcome::Answer(StatusCode::OK), LARGE));
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_its_gateway_did_not_read_to_its_end_is_said_to_have_failed() {
+    let mut stage = stage(1).await;
+    let id = stage.ask("x").await;
+    let (mut answer, _body) = stage.function.called().await.answer(200, &[]);
+    answer.write(vec![7; 100]).await;
+    let mut stream = stage.listener.stream().await;
+    stream.head().await;
+    drop(answer);
+    assert_eq!(stream.rest().await.unwrap().len(), 100);
+    assert!(stage.gateway.has_no_more_replies(), "it waits for the word that its answer was read");
+    drop(stream.answer);
+    stream.body.break_off().await;
+    assert_eq!(stage.gateway.reply(id).await.outcome, Outcome::Failed);
+    stage.serves_on().await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_body_cannot_be_had_is_not_run_here() {
     let mut stage = stage(1).await;
     let (id, _) = stage.upload().await;
     stage.listener.asked().await.refuse(StatusCode::SERVICE_UNAVAILABLE);
     let reply = stage.gateway.reply(id).await;
-    assert_eq!(reply.outcome, Outcome::Failed);
+    assert_eq!(reply.outcome, Outcome::NotHere);
     let mut call = stage.gateway.call("");
     stage.listener.offer(&mut call, true);
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -209,7 +284,7 @@ async fn a_gateway_that_cannot_be_reached_or_has_no_room_fails_the_call() {
 async fn a_client_that_leaves_hangs_up_on_the_function_and_frees_its_slot() {
     let mut stage = stage(1).await;
     for begun in [false, true] {
-        stage.upload().await;
+        let (id, _) = stage.upload().await;
         let mut stream = stage.listener.stream().await;
         stream.body.write("half").await;
         let mut call = stage.function.called().await;
@@ -226,6 +301,8 @@ async fn a_client_that_leaves_hangs_up_on_the_function_and_frees_its_slot() {
             stream.body.break_off().await;
             assert!(next(&mut call.body).await.unwrap().is_err(), "half a body is no whole one");
         }
+        // The runner cannot tell a client that left from a connection that broke.
+        assert_eq!(stage.gateway.reply(id).await.outcome, Outcome::Failed);
         stage.serves_on().await;
     }
     stage.stop().await;
@@ -234,7 +311,7 @@ async fn a_client_that_leaves_hangs_up_on_the_function_and_frees_its_slot() {
 #[tokio::test]
 async fn an_answer_that_the_function_breaks_off_is_broken_off() {
     let mut stage = stage(1).await;
-    stage.ask("x").await;
+    let id = stage.ask("x").await;
     let (mut answer, _body) = stage.function.called().await.answer(200, &[("content-length", "300000")]);
     let mut stream = stage.listener.stream().await;
     stream.head().await;
@@ -242,6 +319,7 @@ async fn an_answer_that_the_function_breaks_off_is_broken_off() {
     assert_eq!(stream.next().await.unwrap(), "half");
     answer.break_off().await;
     assert!(stream.rest().await.is_err());
+    assert_eq!(stage.gateway.reply(id).await.outcome, Outcome::Failed);
     stage.serves_on().await;
     stage.stop().await;
 }
@@ -274,9 +352,21 @@ async fn a_function_that_waits_for_its_request_is_not_to_blame_for_the_deadline(
 }
 
 #[tokio::test]
+async fn a_function_that_lets_its_request_wait_is_to_blame_for_the_deadline() {
+    let mut stage = stage(1).await;
+    let (id, _) = stage.send(stage.gateway.short_call("", 1_000), true).await;
+    let mut stream = stage.listener.stream().await;
+    let _call = stage.function.called().await;
+    let piece = Bytes::from(vec![0; 256 << 10]);
+    stream.body.flood(&piece, 100, Duration::from_millis(300)).await;
+    assert_eq!(stage.gateway.reply(id).await.outcome, Outcome::TimedOut);
+    stage.gateway.report(ReportEvent::Stuck).await;
+}
+
+#[tokio::test]
 async fn what_the_gateway_does_not_take_is_not_read_from_the_function() {
     let mut stage = stage(1).await;
-    stage.ask("x").await;
+    let id = stage.ask("x").await;
     let (mut answer, _body) = stage.function.called().await.answer(200, &[]);
     let piece = Bytes::from(vec![0; 256 << 10]);
     let (taken, stream) =
@@ -284,13 +374,14 @@ async fn what_the_gateway_does_not_take_is_not_read_from_the_function() {
     assert!(taken < 20, "{taken} pieces of 256 KiB were taken for a gateway that reads nothing");
     drop(stream);
     answer.gone().await;
+    assert_eq!(stage.gateway.reply(id).await.outcome, Outcome::Failed);
     stage.stop().await;
 }
 
 #[tokio::test]
 async fn what_the_function_does_not_take_stays_with_the_gateway() {
     let mut stage = stage(1).await;
-    stage.upload().await;
+    let (id, _) = stage.upload().await;
     let mut stream = stage.listener.stream().await;
     let mut call = stage.function.called().await;
     let piece = Bytes::from(vec![0; 256 << 10]);
@@ -298,6 +389,7 @@ async fn what_the_function_does_not_take_stays_with_the_gateway() {
     assert!(taken < 20, "{taken} pieces of 256 KiB were taken for a function that reads nothing");
     drop(stream);
     assert!(rest(&mut call.body).await.is_err());
+    assert_eq!(stage.gateway.reply(id).await.outcome, Outcome::Failed);
     stage.stop().await;
 }
 

@@ -106,16 +106,21 @@ impl Gateways {
 
     /// Opens the stream that was offered with a call.
     pub(crate) async fn open(self: &Arc<Self>, id: CallId, offer: &Offer) -> Result<DirectStream, OpenError> {
-        // One that was kept may have been closed a moment ago. A token that it used up opens nothing twice.
-        if let Some(lease) = self.kept(&offer.at)
-            && let Ok(opened) = ask(lease, id, offer).await
-        {
-            return opened;
+        let unreachable = || OpenError::Unreachable(offer.at.clone());
+        // One that was kept may have been closed a moment ago.
+        let mut lost = false;
+        if let Some(lease) = self.kept(&offer.at) {
+            match ask(lease, id, offer).await {
+                Ok(opened) => return opened,
+                Err(NoAnswer) => lost = true,
+            }
         }
-        let lease = self.connect(&offer.at).await.ok_or_else(|| OpenError::Unreachable(offer.at.clone()))?;
+        let lease = self.connect(&offer.at).await.ok_or_else(unreachable)?;
         match ask(lease, id, offer).await {
+            // A token that was used up on the lost connection opens nothing twice, and its gateway still waits.
+            Ok(Err(OpenError::Void)) if lost => Err(unreachable()),
             Ok(opened) => opened,
-            Err(NoAnswer) => Err(OpenError::Unreachable(offer.at.clone())),
+            Err(NoAnswer) => Err(unreachable()),
         }
     }
 

@@ -14,6 +14,7 @@ use funcatron_broker::message::{AnswerHead, CallId, Offer, Outcome};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::call::{Attempted, KILL_GRACE, judge};
@@ -27,18 +28,25 @@ pub(crate) use gateways::Gateways;
 use gateways::{DirectStream, Lease, OpenError};
 use outgoing::{Gone, Sender};
 
+/// What is said of a function that let its time pass.
+const OUT_OF_TIME: &str = "the function did not answer in time";
+
 /// The longest silence on a stream, in both directions together: the gateway's own bound, kept here for a client that
 /// takes nothing.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
-/// How long a gateway may take the rest of an answer: its client reads it as it pleases, and a slot is not held for that.
+/// How long a slot is held while the gateway reads the end of an answer: its client reads it as it pleases.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// How long a stream may then go on by itself: the gateway ends it when its client stands still, and pings tell of a
+/// gateway that is gone; this is for one that keeps neither word.
+const TAIL_MAX: Duration = Duration::from_secs(3_600);
 
 /// What became of a call that came with an offer.
 pub(crate) enum Met {
-    /// This is to be said in a reply.
+    /// This is to be said in a reply. Where nobody waits for it any more, its gateway drops it.
     Reply(Attempted),
-    /// There is nobody to tell: the answer went over the stream, or nobody waits any more.
+    /// The answer went over the stream.
     Settled,
 }
 
@@ -58,6 +66,24 @@ struct Open {
     _lease: Lease,
 }
 
+impl Open {
+    /// Says that the answer was all, and waits until the gateway has read that and ended its half. A function may
+    /// answer before its request has ended: what is left of that is let go.
+    async fn end(self) -> Receipt {
+        let Self { sender, inflow, _lease } = self;
+        sender.end().await;
+        inflow.drain().await;
+        if inflow.broke_off() { Receipt::Missing } else { Receipt::Given }
+    }
+}
+
+/// Whether a gateway has ended its half cleanly after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receipt {
+    Given,
+    Missing,
+}
+
 impl DirectCall<'_> {
     /// Runs it.
     pub(crate) async fn run(self, connection: Connection, request: Request<Full<Bytes>>) -> Met {
@@ -66,39 +92,34 @@ impl DirectCall<'_> {
         if self.offer.body {
             let opened = match self.open().await {
                 Ok(opened) => opened,
-                Err(met) => return met,
+                // Nothing ran.
+                Err(error) => return Met::Reply(Attempted::not(Outcome::NotHere, error.to_string())),
             };
             *request.body_mut() = RequestBody::Coming(Arc::clone(&opened.inflow));
             stream = Some(opened);
         }
+        let until = Instant::now() + self.limit + KILL_GRACE;
         let exchange = self.instance.exchange(connection, request, Keep::Small);
-        let exchanged = match self.wait(exchange, stream.as_ref()).await {
+        let exchanged = match self.wait(exchange, stream.as_ref(), until).await {
             Ok(exchanged) => exchanged,
             Err(met) => return met,
         };
         match exchanged {
             // What was to be sent broke off: the function had nothing to answer.
             Err(ExchangeError::Broken(_)) if stream.as_ref().is_some_and(|open| open.inflow.broke_off()) => {
-                Met::Settled
+                failed("the request's body broke off")
             }
             Err(error) => Met::Reply(judge(self.instance, Err(error)).await),
             Ok(Exchanged::Whole(response)) => {
                 Met::Reply(judge(self.instance, Ok(answer::read(response))).await)
             }
-            Ok(Exchanged::Coming(answering)) => self.answer(*answering, stream).await,
+            Ok(Exchanged::Coming(answering)) => self.answer(*answering, stream, until).await,
         }
     }
 
-    async fn open(&self) -> Result<Open, Met> {
-        match self.gateways.open(self.id, &self.offer).await {
-            Ok(DirectStream { sender, body, lease }) => {
-                Ok(Open { sender, inflow: Inflow::new(body), _lease: lease })
-            }
-            Err(OpenError::Void) => Err(Met::Settled),
-            Err(error @ (OpenError::Unreachable(_) | OpenError::Refused(_))) => {
-                Err(Met::Reply(Attempted::not(Outcome::Failed, error.to_string())))
-            }
-        }
+    async fn open(&self) -> Result<Open, OpenError> {
+        let DirectStream { sender, body, lease } = self.gateways.open(self.id, &self.offer).await?;
+        Ok(Open { sender, inflow: Inflow::new(body), _lease: lease })
     }
 
     /// Waits until the answer begins, or is not to be waited for.
@@ -106,79 +127,120 @@ impl DirectCall<'_> {
         &self,
         mut exchange: Exchange,
         stream: Option<&Open>,
+        until: Instant,
     ) -> Result<Result<Exchanged, ExchangeError>, Met> {
         tokio::select! {
             biased;
             exchanged = &mut exchange => Ok(exchanged),
             death = self.instance.died() => Err(Met::Reply(Attempted::died(death))),
-            // Dropped with its connection, which tells the function.
-            () = gone(stream) => Err(Met::Settled),
-            () = tokio::time::sleep(self.limit + KILL_GRACE) => {
+            // Dropped with its connection, which tells the function. A gateway that has lost only the stream waits on.
+            () = gone(stream) => Err(failed("the stream to the gateway broke off")),
+            () = tokio::time::sleep_until(until) => {
                 // A function that still waits for its request has nothing to answer for.
-                if stream.is_none_or(|open| open.inflow.has_ended()) {
+                if stream.is_none_or(|open| !open.inflow.is_waiting()) {
                     self.instance.condemn(Breakage::Hung(exchange));
                 }
-                Err(Met::Reply(Attempted::not(Outcome::TimedOut, "the function did not answer in time")))
+                Err(Met::Reply(Attempted::not(Outcome::TimedOut, OUT_OF_TIME)))
             }
         }
     }
 
     /// Sends an answer over the stream, which is opened if it is not open yet.
-    async fn answer(self, mut answering: Answering, stream: Option<Open>) -> Met {
+    async fn answer(self, mut answering: Answering, stream: Option<Open>, until: Instant) -> Met {
         let head = Response::from_parts(answering.take_head(), ());
         let (status, mut headers) = match answer::read(head) {
             Answer::Answered { status, headers, body: () } => (status, headers),
             other => return Met::Reply(judge(self.instance, Ok(other.without_body())).await),
         };
-        if let Some(length) = answering.length() {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        let head = match (AnswerHead { status, headers }).to_bytes() {
-            Ok(head) => head,
-            Err(error) => {
-                let words = format!("the function's answer cannot be carried: {error}");
-                return Met::Reply(Attempted::not(Outcome::Failed, words));
-            }
-        };
         let stream = match stream {
             Some(stream) => stream,
             None => match self.open().await {
                 Ok(opened) => opened,
-                Err(met) => return met,
+                Err(error @ OpenError::Void) => return failed(error.to_string()),
+                Err(error @ (OpenError::Unreachable(_) | OpenError::Refused(_))) => {
+                    debug!(call = %self.id, %error, "an answer without a stream");
+                    let body = self.read_whole(answering, until).await;
+                    let answer = body.map(|body| Answer::Answered { status, headers, body });
+                    return Met::Reply(match answer {
+                        Ok(answer) => judge(self.instance, Ok(answer)).await,
+                        Err(attempted) => attempted,
+                    });
+                }
             },
         };
-        self.send(head, answering, stream).await;
-        Met::Settled
+        if let Some(length) = answering.length() {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        match (AnswerHead { status, headers }).to_bytes() {
+            Ok(head) => self.send(head, answering, stream).await,
+            Err(error) => failed(format!("the function's answer cannot be carried: {error}")),
+        }
     }
 
-    async fn send(&self, head: Bytes, mut answering: Answering, stream: Open) {
-        let Open { sender, inflow, _lease } = stream;
+    /// Reads an answer that is to go as a message, since there is no stream for it.
+    async fn read_whole(&self, mut answering: Answering, until: Instant) -> Result<Bytes, Attempted> {
+        let read = tokio::select! {
+            biased;
+            read = answering.read_whole() => read,
+            death = self.instance.died() => return Err(Attempted::died(death)),
+            // It may well be meant to have no end: the function is told by the end of its connection, and lives.
+            () = tokio::time::sleep_until(until) => {
+                return Err(Attempted::not(Outcome::TimedOut, OUT_OF_TIME));
+            }
+        };
+        match read {
+            Ok(body) => {
+                answering.finish().await;
+                Ok(body)
+            }
+            Err(error) => Err(judge(self.instance, Err(error)).await),
+        }
+    }
+
+    async fn send(&self, head: Bytes, mut answering: Answering, stream: Open) -> Met {
+        let Open { sender, inflow, .. } = &stream;
         let sent = tokio::select! {
             biased;
-            sent = pump(head, &mut answering, &sender, &inflow) => sent,
+            sent = pump(head, &mut answering, sender, inflow) => sent,
             _ = self.instance.died() => Err(PumpError::Died),
             () = inflow.idle(IDLE_MAX) => Err(PumpError::Idle),
         };
-        match sent {
-            Ok(()) => {
-                sender.end().await;
-                answering.finish().await;
-                // A function may answer before its request has ended; the gateway then ends what nobody reads.
-                if tokio::time::timeout(DRAIN_MAX, inflow.drain()).await.is_err() {
-                    debug!(call = %self.id, "the gateway goes on after the answer");
-                }
+        // The stream is dropped without a last word, and so broken off. The head may have been lost with it, and then
+        // the gateway still waits.
+        if let Err(error) = sent {
+            debug!(call = %self.id, %error, "an answer broke off");
+            let words = error.to_string();
+            if let PumpError::Function(error) = error
+                && !inflow.broke_off()
+            {
+                self.instance.condemn(Breakage::Broken(error.to_string()));
             }
-            // The stream is dropped without a last word, and so broken off.
-            Err(error) => {
-                debug!(call = %self.id, %error, "an answer broke off");
-                if let PumpError::Function(error) = error
-                    && !inflow.broke_off()
-                {
-                    self.instance.condemn(Breakage::Broken(error.to_string()));
-                }
+            return failed(words);
+        }
+        // From here on the function plays no part, and its end breaks nothing off.
+        answering.finish().await;
+        self.see_off(stream).await
+    }
+
+    /// Stays with a stream until the gateway has read the answer, for as long as a slot is held for that.
+    async fn see_off(&self, stream: Open) -> Met {
+        let mut ending = Box::pin(stream.end());
+        match tokio::time::timeout(DRAIN_MAX, &mut ending).await {
+            // After a request's body that came over the stream a reset is no news: nobody wanted the rest of it.
+            Ok(Receipt::Missing) if !self.offer.body => failed("the answer broke off"),
+            Ok(Receipt::Given | Receipt::Missing) => Met::Settled,
+            Err(_) => {
+                debug!(call = %self.id, "the gateway goes on after the answer");
+                // Let go now, the stream would take the end of the answer with it.
+                tokio::spawn(tokio::time::timeout(TAIL_MAX, ending));
+                Met::Settled
             }
         }
     }
+}
+
+fn failed(words: impl Into<Bytes>) -> Met {
+    Met::Reply(Attempted::not(Outcome::Failed, words))
 }
 
 /// Why an answer did not go over its stream whole.

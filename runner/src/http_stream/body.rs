@@ -52,7 +52,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            // Polled to its end, so that its end is noted.
+            // Asked for again and again, since a break is told from an end there.
             Self::Coming(_) => false,
         }
     }
@@ -72,28 +72,27 @@ pub(crate) struct Inflow {
     body: Mutex<Incoming>,
     since: Instant,
     moved_ms: AtomicU64,
-    ended: AtomicBool,
+    waiting: AtomicBool,
     broken: AtomicBool,
 }
 
 impl Inflow {
     pub(crate) fn new(body: Incoming) -> Arc<Self> {
-        let (moved_ms, ended, broken) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { body: Mutex::new(body), since: Instant::now(), moved_ms, ended, broken })
+        let (moved_ms, waiting, broken) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { body: Mutex::new(body), since: Instant::now(), moved_ms, waiting, broken })
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let mut body = self.body.lock();
-        Pin::new(&mut *body).poll_frame(cx).map(|frame| match frame {
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        self.waiting.store(polled.is_pending(), Ordering::Relaxed);
+        polled.map(|frame| match frame {
             Some(Ok(frame)) => {
                 self.moved();
                 Some(Ok(frame))
             }
             // hyper takes a reset without an error for an end, which it is not.
-            None if body.is_end_stream() => {
-                self.ended.store(true, Ordering::Relaxed);
-                None
-            }
+            None if body.is_end_stream() => None,
             None | Some(Err(_)) => {
                 self.broken.store(true, Ordering::Relaxed);
                 Some(Err(BrokenOff))
@@ -112,9 +111,9 @@ impl Inflow {
         self.moved_ms.store(since, Ordering::Relaxed);
     }
 
-    /// Whether the request's body has gone to the function whole.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
+    /// Whether the function has taken all that came so far, and the gateway is to send more.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether it broke off.

@@ -116,7 +116,7 @@ impl Pool {
         let (head, mut body) = connection.send(request).await?.into_parts();
         let whole = match keep {
             Keep::Small => connection.read_small(&head.headers, &mut body).await?,
-            Keep::Whole => Read::Ended(connection.read_whole(&mut body).await?),
+            Keep::Whole => Read::Ended(connection.read_whole(Gathered::default(), &mut body).await?),
         };
         let (pool, head) = match whole {
             Read::Begun(first) => {
@@ -193,11 +193,11 @@ impl Connection {
         }
     }
 
-    async fn read_whole(&mut self, body: &mut Incoming) -> Result<Bytes, ExchangeError> {
-        if body.size_hint().lower() > ANSWER_BODY_BYTES_MAX as u64 {
+    /// Reads what a message carries, after what was read already.
+    async fn read_whole(&mut self, mut read: Gathered, body: &mut Incoming) -> Result<Bytes, ExchangeError> {
+        if read.len() as u64 + body.size_hint().lower() > ANSWER_BODY_BYTES_MAX as u64 {
             return Err(ExchangeError::TooLarge);
         }
-        let mut read = Gathered::default();
         while let Some(data) = self.piece(body).await {
             read.push(data?);
             if read.len() > ANSWER_BODY_BYTES_MAX {
@@ -212,7 +212,7 @@ impl Connection {
     async fn read_small(&mut self, headers: &HeaderMap, body: &mut Incoming) -> Result<Read, ExchangeError> {
         match body.size_hint().exact() {
             Some(length) if length <= DIRECT_BYTES_MIN => {
-                return Ok(Read::Ended(self.read_whole(body).await?));
+                return Ok(Read::Ended(self.read_whole(Gathered::default(), body).await?));
             }
             Some(_) => return Ok(Read::Begun(Bytes::new())),
             None if is_event_stream(headers) => return Ok(Read::Begun(Bytes::new())),
@@ -273,6 +273,12 @@ impl Answering {
             return Some(Ok(std::mem::take(&mut self.first)));
         }
         self.connection.piece(&mut self.body).await
+    }
+
+    /// All of its body, if a message carries it.
+    pub(crate) async fn read_whole(&mut self) -> Result<Bytes, ExchangeError> {
+        let first = Gathered { first: std::mem::take(&mut self.first), all: BytesMut::new() };
+        self.connection.read_whole(first, &mut self.body).await
     }
 
     /// Waits for something else while the connection goes on: its request may not have been sent whole.
