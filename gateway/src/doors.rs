@@ -202,7 +202,9 @@ fn record(recording: Recording, answer: &Result<Answer, Problem>) {
             Outcome::Answer(status) => recording.answered(status, &reply.headers, &reply.body),
             _ => recording.failed(&Problem::Internal),
         },
-        Ok(Answer::Direct(answer, _)) => recording.answered(answer.status, &answer.headers, &Bytes::new()),
+        Ok(Answer::Direct(answer, _)) => {
+            recording.began(answer.status, &answer.headers, answer.body.length())
+        }
         Err(problem) => recording.failed(problem),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use funcatron_broker::link::{Confirm, Target};
-use funcatron_broker::message::{CallEvent, Ended, Happened, RecordedAnswer};
+use funcatron_broker::message::{CallEvent, Ended, Happened, RecordedAnswer, RecordedBody};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,10 +32,20 @@ impl Recording {
         Self { core: Arc::clone(core), queued: Some(queued) }
     }
 
-    /// The function answered. Of an answer that is still coming, the body is not kept.
-    pub(crate) fn answered(mut self, status: StatusCode, headers: &HeaderMap, body: &Bytes) {
+    /// The function answered.
+    pub(crate) fn answered(self, status: StatusCode, headers: &HeaderMap, body: &Bytes) {
+        self.with(status, RecordedAnswer::of(status, headers, body));
+    }
+
+    /// The function's answer has begun: its body, which may have no end, is not kept.
+    pub(crate) fn began(self, status: StatusCode, headers: &HeaderMap, length: Option<u64>) {
+        let body = RecordedBody::unkept(length);
+        let answer = RecordedAnswer { body, ..RecordedAnswer::of(status, headers, &Bytes::new()) };
+        self.with(status, answer);
+    }
+
+    fn with(mut self, status: StatusCode, answer: RecordedAnswer) {
         let outcome = if status.as_u16() < 400 { Ended::Success } else { Ended::Error };
-        let answer = RecordedAnswer::of(status, headers, body);
         self.end(outcome, None, Some(Box::new(answer)));
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use funcatron_broker::envelope::Envelope;
 use funcatron_broker::message::{
-    AGE_DEFAULT_MS, Call, CallEvent, CallId, EncodeError, Happened, Intent, Offer, RecordedRequest, Source,
-    Token,
+    AGE_DEFAULT_MS, Call, CallEvent, CallId, EncodeError, Happened, Intent, Offer, RecordedBody,
+    RecordedRequest, Source, Token,
 };
 use funcatron_crds::Direct;
 use funcatron_routing::CallPolicy;
@@ -190,7 +190,11 @@ impl Submission {
 
     /// It was accepted.
     pub(crate) fn queued(&self, source: Source) -> CallEvent {
-        let request = Some(Box::new(RecordedRequest::of(&self.call)));
+        let mut request = RecordedRequest::of(&self.call);
+        if let Some(upload) = &self.upload {
+            request.body = RecordedBody::unkept(upload.length());
+        }
+        let request = Some(Box::new(request));
         self.event(Happened::Queued { source, request, retry_of: None })
     }
 

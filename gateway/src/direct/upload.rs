@@ -66,6 +66,11 @@ impl UploadOwner {
 
     /// For those who may hand it to a stream.
     pub(crate) fn share(&self) -> Arc<Upload> {
+    /// As the client declared it.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.0.length
+    }
+
         Arc::clone(&self.0)
     }
 

@@ -16,19 +16,19 @@ use crate::support::*;
 const OK: Outcome = Outcome::Answer(StatusCode::OK);
 
 /// Takes what comes into a queue. Its link lives as long as it does.
-struct Listener {
+pub(crate) struct Listener {
     _link: Arc<dyn Link>,
     consumer: Consumer,
 }
 
-async fn listen(fixture: &Fixture, queue: &QueueName) -> Listener {
+pub(crate) async fn listen(fixture: &Fixture, queue: &QueueName) -> Listener {
     let link = fixture.broker.local.connect().await.unwrap();
     let options = ConsumeOptions { prefetch: 0, exclusive: false, no_ack: true };
     Listener { consumer: link.consume(queue, options).await.unwrap(), _link: link }
 }
 
 impl Listener {
-    async fn next(&mut self) -> (Envelope, String) {
+    pub(crate) async fn next(&mut self) -> (Envelope, String) {
         match soon(self.consumer.next()).await {
             Some(Event::Delivery(delivery)) => (delivery.envelope, delivery.exchange),
             other => panic!("no message but {other:?}"),

@@ -116,6 +116,11 @@ impl RecordedBody {
         Self { bytes, body_bytes: body.len() as u64, truncated: kept < body.len() }
     }
 
+    /// One that went past whoever tells of it, with its length where that was declared.
+    pub fn unkept(length: Option<u64>) -> Self {
+        Self { bytes: Bytes::new(), body_bytes: length.unwrap_or(0), truncated: length != Some(0) }
+    }
+
     fn bounded(self) -> Self {
         let cut = Self::of(&self.bytes);
         Self {
