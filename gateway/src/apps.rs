@@ -61,6 +61,8 @@ struct TriggerPart {
 #[derive(Debug, Default)]
 pub(crate) struct AppCounts {
     pub(crate) in_flight: Arc<AtomicUsize>,
+    /// Runners' streams that are open for it.
+    pub(crate) streams: Arc<AtomicUsize>,
     /// Answers by the hundreds of their status, from 1xx to 5xx.
     answers: [AtomicU64; 5],
 }

@@ -88,6 +88,8 @@ pub struct Limits {
     pub stream_idle_timeout: Duration,
     /// Runners' streams at once; each holds up to some 512 KiB in buffers and windows.
     pub streams_max: usize,
+    /// Runners' streams of one App, so that its clients who stay for events leave room for others.
+    pub app_streams_max: usize,
     /// The longest a client may take nothing of an answer.
     pub write_timeout: Duration,
     /// After the word to stop: not ready, but still accepting, until load balancers have noticed.
@@ -110,6 +112,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(120),
             stream_idle_timeout: Duration::from_secs(300),
             streams_max: 1_000,
+            app_streams_max: 500,
             write_timeout: Duration::from_secs(60),
             lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),

@@ -129,7 +129,7 @@ pub(crate) struct Place {
 pub(crate) struct Count(Arc<AtomicUsize>);
 
 impl Count {
-    fn up(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+    pub(crate) fn up(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
         let held = Self(Arc::clone(count));
         // Counted before it is compared, so that two at once cannot both take the last place; dropped, it is uncounted.
         (held.0.fetch_add(1, Ordering::Relaxed) < max).then_some(held)

@@ -141,7 +141,7 @@ impl Doorkeeper {
         Ok(match answer? {
             Answer::Reply(reply) => self.answered(id, *reply, is_head),
             Answer::Direct(answer, upload) => {
-                let held = Held { _place: place, _upload: upload };
+                let held = Held { _place: place, upload };
                 direct::answered(id, *answer, held, is_head)
             }
         })

@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::body::ReadBodyError;
+use crate::core::Count;
 use crate::direct::{DirectAnswer, Upload};
 
 /// Locks that calls are spread over: far more than cores, so that two rarely meet.
@@ -78,6 +79,8 @@ pub(crate) struct Offered {
     pub(crate) token: Token,
     /// The request's body, where it is not in the message.
     pub(crate) upload: Option<Arc<Upload>>,
+    /// Streams that are open for its App.
+    pub(crate) app_streams: Arc<AtomicUsize>,
 }
 
 /// A stream that was opened with the right token.
@@ -87,6 +90,17 @@ pub(crate) struct Opened {
     pub(crate) upload: Option<Arc<Upload>>,
     /// Cancelled when its attempt is over.
     pub(crate) over: CancellationToken,
+    /// Its place among its App's.
+    pub(crate) place: Count,
+}
+
+/// Why a stream is not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenError {
+    /// No call waits for a stream with this token.
+    Void,
+    /// Its App has as many as it may; the token stays good.
+    Busy,
 }
 
 /// A UUIDv7's last half is random already.
@@ -183,16 +197,19 @@ impl Pending {
     }
 
     /// Opens the stream of a call's attempt, if this is its token and it was not used before.
-    pub(crate) fn open(&self, id: Uuid, token: Token) -> Option<Opened> {
+    pub(crate) fn open(&self, id: Uuid, token: Token, app_streams_max: usize) -> Result<Opened, OpenError> {
         let mut shard = self.shard(id).lock();
-        let entry = shard.get_mut(&id)?;
-        let Stream::Offered(Offered { token: expected, upload }) = &mut entry.stream else { return None };
+        let entry = shard.get_mut(&id).ok_or(OpenError::Void)?;
+        let Stream::Offered(Offered { token: expected, upload, app_streams }) = &mut entry.stream else {
+            return Err(OpenError::Void);
+        };
         if *expected != token {
-            return None;
+            return Err(OpenError::Void);
         }
+        let place = Count::up(app_streams, app_streams_max).ok_or(OpenError::Busy)?;
         let (upload, over) = (upload.take(), CancellationToken::new());
         entry.stream = Stream::Open(over.clone().drop_guard());
-        Some(Opened { attempt: entry.attempt, upload, over })
+        Ok(Opened { attempt: entry.attempt, upload, over, place })
     }
 
     /// Tells a call of the answer that has begun on its stream; says whether it still waited.

@@ -9,7 +9,7 @@ use http::StatusCode;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::direct::{AnswerBody, UploadBody};
+use crate::direct::{AnswerBody, ReceiptBody, UploadBody};
 
 /// Whether answers of this status have no body, whatever a function sends (RFC 9110, 15).
 pub(crate) fn is_bodyless(status: StatusCode) -> bool {
@@ -24,6 +24,8 @@ pub(crate) enum ResponseBody {
     Answer(Box<AnswerBody>),
     /// A request's body on its way to a runner.
     Upload(Box<UploadBody>),
+    /// Nothing, until a runner's answer has been read.
+    Receipt(ReceiptBody),
 }
 
 impl From<Full<Bytes>> for ResponseBody {
@@ -60,6 +62,7 @@ impl Body for ResponseBody {
             Self::Upload(body) => {
                 Pin::new(&mut **body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
+            Self::Receipt(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?))),
         }
     }
 
@@ -68,6 +71,7 @@ impl Body for ResponseBody {
             Self::Whole(body) => body.is_end_stream(),
             Self::Answer(body) => body.is_end_stream(),
             Self::Upload(body) => body.is_end_stream(),
+            Self::Receipt(body) => body.is_end_stream(),
         }
     }
 
@@ -76,6 +80,7 @@ impl Body for ResponseBody {
             Self::Whole(body) => body.size_hint(),
             Self::Answer(body) => body.size_hint(),
             Self::Upload(body) => body.size_hint(),
+            Self::Receipt(body) => body.size_hint(),
         }
     }
 }

@@ -152,7 +152,8 @@ impl Submission {
             Offer { at, token, body: upload.is_some() }
         });
         let upload = upload.map(UploadOwner::share);
-        self.call.direct.as_ref().map(|Offer { token, .. }| Offered { token: *token, upload })
+        let app_streams = Arc::clone(&self.app.counts.streams);
+        self.call.direct.as_ref().map(|Offer { token, .. }| Offered { token: *token, upload, app_streams })
     }
 
     /// The message of one attempt.

@@ -2,13 +2,14 @@
 //! Never calls a runner: runners come here, each with the token of one call's attempt.
 
 mod answer;
+mod receipt;
 mod stream;
 mod upload;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use funcatron_broker::message::{DIRECT_BYTES_MIN, DIRECT_PATH, Token};
+use funcatron_broker::message::{DIRECT_BYTES_MIN, DIRECT_PATH, ReadHeadError, Token};
 use funcatron_crds::Direct;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::{Method, Response, Version, request};
@@ -20,14 +21,17 @@ use uuid::Uuid;
 use crate::body::{self, MESSAGE_BODY_BYTES_MAX, ReadBodyError, Share};
 use crate::core::Core;
 use crate::headers;
-use crate::pending::Opened;
+use crate::pending::{OpenError, Opened};
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
 use crate::response::{ResponseBody, is_bodyless};
 use crate::submission::Destination;
 
 pub(crate) use answer::{AnswerBody, DirectAnswer, Held};
+pub(crate) use receipt::ReceiptBody;
 pub(crate) use stream::Stream;
 pub(crate) use upload::{Upload, UploadBody, UploadOwner};
+
+use answer::Watch;
 
 /// A request's body as it goes on.
 pub(crate) struct Received {
@@ -73,46 +77,70 @@ pub(crate) fn is_stream(head: &request::Parts) -> bool {
     head.uri.path().starts_with(DIRECT_PATH)
 }
 
-/// Opens a runner's stream: what it sends is the answer, what it gets is the request's body.
-pub(crate) fn open(
-    core: &Arc<Core>,
-    head: &request::Parts,
-    body: Incoming,
-) -> Result<Response<ResponseBody>, Problem> {
+fn check(head: &request::Parts) -> Result<(), Problem> {
     if head.method != Method::POST {
         return Err(Problem::MethodNotAllowed(Method::POST.to_string()));
     }
     if head.version != Version::HTTP_2 {
         return Err(Problem::BadRequest("a stream needs HTTP/2"));
     }
-    let stream = Arc::new(Stream::new(core.enter_stream().ok_or(Problem::GatewayBusy)?));
-    let id = head.uri.path().strip_prefix(DIRECT_PATH).and_then(|id| Uuid::try_parse(id).ok());
-    let opened =
-        id.zip(token(&head.headers)).and_then(|(id, token)| Some((id, core.pending.open(id, token)?)));
-    let Some((id, Opened { attempt, upload, over })) = opened else {
+    Ok(())
+}
+
+/// Opens a runner's stream: what it sends is the answer, what it gets is the request's body.
+pub(crate) fn open(
+    core: &Arc<Core>,
+    head: &request::Parts,
+    body: Incoming,
+) -> Result<Response<ResponseBody>, Problem> {
+    check(head)?;
+    let place = core.enter_stream().ok_or(Problem::GatewayBusy)?;
+    let void = || {
         core.metrics.direct_refused.inc();
-        return Err(Problem::Forbidden("no call waits for a stream with this token".to_owned()));
+        Problem::Forbidden("no call waits for a stream with this token".to_owned())
     };
-    let sent = match upload {
-        None => ResponseBody::from(Full::default()),
+    let id = head.uri.path().strip_prefix(DIRECT_PATH).and_then(|id| Uuid::try_parse(id).ok());
+    let (id, token) = id.zip(token(&head.headers)).ok_or_else(void)?;
+    let opened = core.pending.open(id, token, core.config.limits.app_streams_max);
+    let Opened { attempt, upload, over, place: of_app } = opened.map_err(|error| match error {
+        OpenError::Void => void(),
+        OpenError::Busy => Problem::GatewayBusy,
+    })?;
+    let stream = Arc::new(Stream::new([place, of_app]));
+    let (sent, receipt) = match upload {
+        None => {
+            let (receipt, body) = receipt::receipt();
+            (ResponseBody::Receipt(body), Some(receipt))
+        }
         Some(upload) => match upload.lend(id, &core.pending, Arc::clone(&stream)) {
-            Some(lent) => lent.into(),
+            Some(lent) => (lent.into(), None),
             None => return Err(Problem::Forbidden("the call is over".to_owned())),
         },
     };
     core.metrics.direct_opened.inc();
-    let core = Arc::clone(core);
-    tokio::spawn(async move {
-        let idle_max = core.config.limits.stream_idle_timeout;
-        match over.run_until_cancelled(answer::read(attempt, body, stream, idle_max)).await {
-            Some(Some(answer)) => {
-                core.pending.settle_direct(id, attempt, answer);
-            }
-            Some(None) => debug!(call = %id, "a stream ended before its answer began"),
-            None => {}
-        }
-    });
+    let reading = over.run_until_cancelled_owned(answer::read(attempt, body, stream, receipt));
+    tokio::spawn(answer(Arc::clone(core), id, attempt, reading));
     Ok(Response::new(sent))
+}
+
+/// Hands an answer to its call once it has begun, and watches it until it is over.
+async fn answer(
+    core: Arc<Core>,
+    id: Uuid,
+    attempt: u32,
+    reading: impl Future<Output = Option<Option<Result<(DirectAnswer, Watch), ReadHeadError>>>>,
+) {
+    match reading.await {
+        Some(Some(Ok((answer, watch)))) => {
+            core.pending.settle_direct(id, attempt, Ok(answer));
+            watch.run(core.config.limits.stream_idle_timeout).await;
+        }
+        Some(Some(Err(error))) => {
+            core.pending.settle_direct(id, attempt, Err(error));
+        }
+        Some(None) => debug!(call = %id, "a stream ended before its answer began"),
+        None => {}
+    }
 }
 
 /// The response to a call whose answer comes over its stream: the function's own, as `doors` gives one that came whole.

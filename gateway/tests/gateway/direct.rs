@@ -1,7 +1,7 @@
 //! Direct calls: bodies that stream between a client and a runner that a test plays.
 
 use bytes::Bytes;
-use funcatron_broker::message::Outcome;
+use funcatron_broker::message::{CallEvent, Happened, Outcome, RecordedBody};
 use funcatron_gateway::Limits;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::connections::raw;
+use crate::detached::listen;
 use crate::streams::*;
 use crate::support::*;
 
@@ -76,15 +77,51 @@ async fn a_large_answer_to_a_small_request_takes_the_stream() {
         let call = taken(&mut runner).await;
         assert_eq!((&call.body[..], offer(&call).body), (&b"small"[..], false));
         let mut stream = open(&call).await;
-        assert!(stream.body.frame().await.is_none(), "the body was in the message");
         stream.ok().await;
         stream.answer.write(bytes(LARGE)).await;
         drop(std::mem::replace(&mut stream.answer, pieces().0));
-        stream.answer.gone().await;
+        assert_eq!(next(&mut stream.body).await, None, "the body was in the message");
     };
     let (answer, ()) = tokio::join!(fixture.post("/page", "small"), playing);
     assert_eq!((answer.status, answer.body == bytes(LARGE)), (200, true));
     assert!(!answer.headers.contains_key(CONTENT_LENGTH));
+}
+
+#[tokio::test]
+async fn the_gateways_half_ends_when_the_answer_has_been_read_and_never_before() {
+    let fixture = fixture().await;
+    let mut runner = fixture.runner("00000001").await;
+    for length in [None, Some(HeaderValue::from(6_u64))] {
+        let mut client = Client::connect(fixture.public).await;
+        let asking = tokio::spawn(client.send(Method::GET, "/page", empty()));
+        let mut stream = open(&taken(&mut runner).await).await;
+        let headers = HeaderMap::from_iter(length.map(|length| (CONTENT_LENGTH, length)));
+        stream.head(StatusCode::OK, headers).await;
+        let mut answer = soon(asking).await.unwrap().unwrap().into_body();
+        stream.answer.write("one").await;
+        assert_eq!(next(&mut answer).await.unwrap(), "one");
+        assert!(futures::poll!(stream.body.frame()).is_pending(), "there is more to read");
+        stream.answer.write("two").await;
+        drop(std::mem::replace(&mut stream.answer, pieces().0));
+        assert_eq!(next(&mut stream.body).await, None);
+        assert!(stream.body.is_end_stream(), "it ends cleanly");
+        assert_eq!(rest(answer).await.unwrap(), "two");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_opens_no_window_holds_nothing_for_long() {
+    let fixture = with(Limits { stream_idle_timeout: BRIEF, ..Limits::default() }).await;
+    let mut runner = fixture.runner("00000001").await;
+    let (_client, asking) = h2_without_window(fixture.public, "/page").await;
+    let mut stream = open(&taken(&mut runner).await).await;
+    stream.ok().await;
+    let answer = soon(asking).await.unwrap().unwrap();
+    stream.answer.write("one").await;
+    stream.answer.gone().await;
+    eventually(async || fixture.metric("funcatron_gateway_calls_in_flight").await == 0.0).await;
+    eventually(async || fixture.metric("funcatron_gateway_direct_streams").await == 0.0).await;
+    drop(answer);
 }
 
 #[tokio::test]
@@ -379,6 +416,53 @@ async fn streams_at_once_are_bounded() {
     drop(first);
     eventually(async || fixture.metric("funcatron_gateway_direct_streams").await == 0.0).await;
     assert!(open_with(&at, &calls[1], &token).await.is_ok(), "a token that was not looked at is still good");
+}
+
+#[tokio::test]
+async fn streams_of_one_app_are_bounded_and_leave_room_for_others() {
+    let fixture = with(Limits { app_streams_max: 1, ..Limits::default() }).await;
+    let mut runner = fixture.runner("00000001").await;
+    let mut clients = Vec::new();
+    let mut calls = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(fixture.public).await;
+        let asking = tokio::spawn(client.send(Method::GET, "/page", empty()));
+        calls.push(taken(&mut runner).await);
+        clients.push((client, asking));
+    }
+    let first = open(&calls[0]).await;
+    let (at, token) = (offer(&calls[1]).at, offer(&calls[1]).token.to_string());
+    assert_eq!(open_with(&at, &calls[1], &token).await.err(), Some(503));
+    drop(first);
+    eventually(async || fixture.metric("funcatron_gateway_direct_streams").await == 0.0).await;
+    assert!(open_with(&at, &calls[1], &token).await.is_ok(), "a token that was not taken is still good");
+}
+
+#[tokio::test]
+async fn bodies_that_went_over_a_stream_are_recorded_as_not_kept() {
+    let fixture = fixture().await;
+    let mut runner = fixture.runner("00000001").await;
+    let mut ledger = listen(&fixture, &installation().ledger_queue()).await;
+    let mut table = app("00000001");
+    (table.bounds.body_bytes_max, table.bounds.records_all) = (LIMIT as u64, true);
+    fixture.tables.put_app("team-a", "shop", Some(table)).unwrap();
+    let playing = async {
+        let mut stream = open(&taken(&mut runner).await).await;
+        while next(&mut stream.body).await.is_some() {}
+        stream.ok().await;
+        stream.answer.write("done").await;
+        drop(std::mem::replace(&mut stream.answer, pieces().0));
+        stream.answer.gone().await;
+    };
+    let sending = send(fixture.public, Method::POST, HOST, "/page", &[], bytes(LARGE));
+    let (answer, ()) = tokio::join!(sending, playing);
+    assert_eq!(answer.status, 200);
+    let queued = CallEvent::from_envelope(&ledger.next().await.0).unwrap();
+    let ended = CallEvent::from_envelope(&ledger.next().await.0).unwrap();
+    let Happened::Queued { request: Some(request), .. } = queued.happened else { panic!("{queued:?}") };
+    let Happened::Ended { answer: Some(answer), .. } = ended.happened else { panic!("{ended:?}") };
+    assert_eq!(request.body, RecordedBody::unkept(Some(LARGE as u64)));
+    assert_eq!(answer.body, RecordedBody { truncated: true, ..RecordedBody::default() });
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use futures::SinkExt;
 use futures::channel::mpsc;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -111,6 +111,21 @@ impl Client {
         let request = Request::builder().method(method).uri(path).header("host", HOST).body(body).unwrap();
         self.sender.send_request(request)
     }
+}
+
+/// A GET over HTTP/2 whose client takes no byte of an answer's body.
+pub(crate) async fn h2_without_window(
+    to: SocketAddr,
+    path: &str,
+) -> (http2::SendRequest<Full<Bytes>>, JoinHandle<Result<Response<Incoming>, hyper::Error>>) {
+    let stream = TcpStream::connect(to).await.unwrap();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(format!("http://{HOST}{path}")).body(Full::default()).unwrap();
+    let asking = tokio::spawn(sender.send_request(request));
+    (sender, asking)
 }
 
 /// A stream as the runner has it.
