@@ -104,7 +104,7 @@ enum Next {
 /// Decides what follows an attempt.
 async fn after(core: &Core, ended: Ended, tries: &mut Tries, call: &mut Submission) -> Next {
     match ended {
-        Ended::Reply(reply) => return after_reply(core, *reply, tries, call.may_repeat()),
+        Ended::Reply(reply) => return after_reply(core, *reply, tries, call),
         Ended::Direct(answer) => return after_direct(*answer, call),
         Ended::BodyLost(error) => return Next::GiveUp(Problem::unread(&error)),
         Ended::Deadline => return Next::GiveUp(Problem::DeadlinePassed),
@@ -121,7 +121,7 @@ async fn after(core: &Core, ended: Ended, tries: &mut Tries, call: &mut Submissi
             pause(core).await;
             return Next::Again;
         }
-        Ended::LinkLost if !call.may_repeat() => return Next::GiveUp(Problem::OutcomeUnknown),
+        Ended::LinkLost if !call.reclaim() => return Next::GiveUp(Problem::OutcomeUnknown),
         Ended::LinkLost | Ended::QueueGone => {}
     }
     again(core, tries, Problem::OutcomeUnknown)
@@ -138,14 +138,14 @@ fn nonsense(error: &dyn std::error::Error) -> Problem {
     Problem::FunctionFailed(format!("the reply is nonsense: {error}"))
 }
 
-fn after_reply(core: &Core, reply: Result<Reply, DecodeError>, tries: &mut Tries, may_repeat: bool) -> Next {
+fn after_reply(core: &Core, reply: Result<Reply, DecodeError>, tries: &mut Tries, call: &Submission) -> Next {
     let reply = match reply {
         Ok(reply) => reply,
         Err(error) => return Next::GiveUp(nonsense(&error)),
     };
     Next::GiveUp(match reply.outcome {
         Outcome::Answer(_) => return Next::Answer(Answer::Reply(Box::new(reply))),
-        Outcome::RunnerLost if may_repeat => return again(core, tries, Problem::RunnerLost),
+        Outcome::RunnerLost if call.reclaim() => return again(core, tries, Problem::RunnerLost),
         Outcome::RunnerLost => Problem::RunnerLost,
         Outcome::Failed => Problem::FunctionFailed(reason(&reply.body, "the function failed")),
         Outcome::TimedOut => Problem::DeadlinePassed,
@@ -255,7 +255,7 @@ async fn wait(
     let mut interest = Interest::join(core, app, revision);
     let gone = async {
         interest.gone().await;
-        if !call.may_repeat() {
+        if !call.reclaim() {
             std::future::pending::<()>().await;
         }
     };

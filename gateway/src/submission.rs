@@ -134,9 +134,10 @@ impl Submission {
         self.call.id.uuid()
     }
 
-    /// Whether it may run again where it is not known to have run: not, once a byte of its body has left.
-    pub(crate) fn may_repeat(&self) -> bool {
-        self.idempotent && !self.upload.as_ref().is_some_and(UploadOwner::is_begun)
+    /// Whether it may run again where it is not known to have run: not, once a byte of its body has left. Where it may,
+    /// the attempts so far get none any more.
+    pub(crate) fn reclaim(&self) -> bool {
+        self.idempotent && self.upload.as_ref().is_none_or(|upload| upload.reclaim(self.call.attempt))
     }
 
     /// The body that goes past the message, for an answer during which more of it may go.

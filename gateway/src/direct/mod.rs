@@ -112,7 +112,7 @@ pub(crate) fn open(
             let (receipt, body) = receipt::receipt();
             (ResponseBody::Receipt(body), Some(receipt))
         }
-        Some(upload) => match upload.lend(id, &core.pending, Arc::clone(&stream)) {
+        Some(upload) => match upload.lend((id, attempt), &core.pending, Arc::clone(&stream)) {
             Some(lent) => (lent.into(), None),
             None => return Err(Problem::Forbidden("the call is over".to_owned())),
         },

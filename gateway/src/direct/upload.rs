@@ -44,6 +44,8 @@ pub(crate) struct Upload {
 struct State {
     body: Option<Incoming>,
     taken: u64,
+    /// Attempts before this one get it no more.
+    attempt_min: u32,
     /// Of the stream that has it.
     lease: CancellationToken,
 }
@@ -59,24 +61,30 @@ impl UploadOwner {
         if hint.lower() > limit {
             return Err(ReadBodyError::TooLarge(limit));
         }
-        let state = State { body: Some(body), taken: 0, lease: CancellationToken::new() };
+        let state = State { body: Some(body), taken: 0, attempt_min: 1, lease: CancellationToken::new() };
         let resets = version == Version::HTTP_2;
         Ok(Self(Arc::new(Upload { state: Mutex::new(state), limit, length: hint.exact(), resets })))
     }
 
-    /// For those who may hand it to a stream.
-    pub(crate) fn share(&self) -> Arc<Upload> {
     /// As the client declared it.
     pub(crate) fn length(&self) -> Option<u64> {
         self.0.length
     }
 
+    /// For those who may hand it to a stream.
+    pub(crate) fn share(&self) -> Arc<Upload> {
         Arc::clone(&self.0)
     }
 
-    /// Whether a byte of it has left.
-    pub(crate) fn is_begun(&self) -> bool {
-        self.0.state.lock().taken > 0
+    /// Takes it back from an attempt and from those before, unless a byte of it has left; says whether.
+    pub(crate) fn reclaim(&self, attempt: u32) -> bool {
+        let mut state = self.0.state.lock();
+        if state.taken > 0 {
+            return false;
+        }
+        state.lease.cancel();
+        state.attempt_min = attempt.saturating_add(1);
+        true
     }
 }
 
@@ -89,15 +97,16 @@ impl Drop for UploadOwner {
 }
 
 impl Upload {
-    /// Gives the body to a stream, and takes it from an earlier one; `None` once it was begun.
+    /// Gives the body to an attempt's stream, and takes it from an earlier one; `None` once it was begun, or taken back
+    /// from that attempt.
     pub(crate) fn lend(
         self: &Arc<Self>,
-        id: Uuid,
+        (id, attempt): (Uuid, u32),
         pending: &Arc<Pending>,
         stream: Arc<Stream>,
     ) -> Option<UploadBody> {
         let mut state = self.state.lock();
-        if state.taken > 0 || state.body.is_none() {
+        if state.taken > 0 || state.body.is_none() || attempt < state.attempt_min {
             return None;
         }
         state.lease.cancel();

@@ -125,6 +125,28 @@ async fn a_client_that_opens_no_window_holds_nothing_for_long() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_taken_back_goes_to_no_earlier_attempt() {
+    let fixture = fixture().await;
+    let mut runner = fixture.runner("00000001").await;
+    let mut client = Client::connect(fixture.public).await;
+    let (mut writer, body) = pieces();
+    let asking = tokio::spawn(client.send(Method::PUT, "/page", body));
+    let (call, delivery) = runner.take().await;
+    let mut first = open(&call).await;
+    runner.reply(&call, reply(&call, Outcome::RunnerLost, "")).await;
+    delivery.ack().await.unwrap();
+    let again = taken(&mut runner).await;
+    assert_eq!(again.attempt, 2);
+    writer.write("whole").await;
+    assert!(!matches!(soon(first.body.frame()).await, Some(Ok(_))), "the earlier attempt gets nothing");
+    let mut second = open(&again).await;
+    assert_eq!(next(&mut second.body).await.unwrap(), "whole");
+    second.ok().await;
+    drop(std::mem::replace(&mut second.answer, pieces().0));
+    assert_eq!(soon(asking).await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn the_answer_may_come_before_the_body_has_ended_and_each_piece_as_it_is_written() {
     let fixture = fixture().await;
     let mut runner = fixture.runner("00000001").await;
