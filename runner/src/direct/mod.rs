@@ -71,7 +71,9 @@ impl Open {
     /// answer before its request has ended: what is left of that is let go.
     async fn end(self) -> Receipt {
         let Self { sender, inflow, _lease } = self;
-        sender.end().await;
+        if sender.end().await.is_err() {
+            return Receipt::Lost;
+        }
         inflow.drain().await;
         if inflow.broke_off() { Receipt::Missing } else { Receipt::Given }
     }
@@ -82,6 +84,8 @@ impl Open {
 enum Receipt {
     Given,
     Missing,
+    /// Nor was the answer's end taken.
+    Lost,
 }
 
 impl DirectCall<'_> {
@@ -227,8 +231,9 @@ impl DirectCall<'_> {
         let mut ending = Box::pin(stream.end());
         match tokio::time::timeout(DRAIN_MAX, &mut ending).await {
             // After a request's body that came over the stream a reset is no news: nobody wanted the rest of it.
-            Ok(Receipt::Missing) if !self.offer.body => failed("the answer broke off"),
-            Ok(Receipt::Given | Receipt::Missing) => Met::Settled,
+            Ok(Receipt::Missing) if self.offer.body => Met::Settled,
+            Ok(Receipt::Lost | Receipt::Missing) => failed("the answer broke off"),
+            Ok(Receipt::Given) => Met::Settled,
             Err(_) => {
                 debug!(call = %self.id, "the gateway goes on after the answer");
                 // Let go now, the stream would take the end of the answer with it.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Pieces that wait: one, since what the gateway does not take is not to be read from the function.
 const WAITING_MAX: usize = 1;
@@ -19,7 +19,8 @@ pub(crate) struct BrokenOff;
 #[derive(Debug)]
 enum Piece {
     Data(Bytes),
-    End,
+    /// Told when it is taken; an answer that is dropped before tells nothing.
+    End(oneshot::Sender<()>),
 }
 
 /// Nobody takes the answer any more.
@@ -47,10 +48,12 @@ impl Sender {
     }
 
     /// Says that this was all, and waits until it has been taken.
-    pub(crate) async fn end(self) {
-        if self.0.send(Piece::End).await.is_ok() {
-            self.0.closed().await;
-        }
+    pub(crate) async fn end(self) -> Result<(), Gone> {
+        let (taken, ended) = oneshot::channel();
+        self.0.send(Piece::End(taken)).await.map_err(|_| Gone)?;
+        ended.await.map_err(|_| Gone)?;
+        self.0.closed().await;
+        Ok(())
     }
 
     /// Resolves once nobody takes the answer any more.
@@ -69,7 +72,11 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         Poll::Ready(match ready!(self.0.poll_recv(cx)) {
             Some(Piece::Data(data)) => Some(Ok(Frame::data(data))),
-            Some(Piece::End) => None,
+            Some(Piece::End(taken)) => {
+                // A sender that waits no more need not know.
+                let _ = taken.send(());
+                None
+            }
             None => Some(Err(BrokenOff)),
         })
     }
@@ -91,7 +98,10 @@ mod tests {
             drop(body);
             frame.is_none()
         });
-        assert_eq!((ended, none), ((), true));
+        assert!(ended.is_ok() && none);
+        let (sender, body) = outgoing();
+        let (ended, ()) = tokio::join!(sender.end(), async { drop(body) });
+        assert!(ended.is_err(), "an end that nobody took is none");
         let (sender, mut body) = outgoing();
         drop(sender);
         assert!(body.frame().await.unwrap().is_err());
