@@ -76,7 +76,14 @@ pub fn is_built() -> bool {
 }
 
 fn install() -> anyhow::Result<()> {
-    let (chart, tag, registry) = (root().join("charts/funcatron"), tag(), registry());
+    let tag = tag();
+    install_with(&tag, &[])?;
+    client::start(&format!("{}/funcatron-host-python:{tag}", registry()))
+}
+
+/// Installs the chart, or upgrades to it, with images of this tag and further values, and waits until it is up.
+pub fn install_with(tag: &str, values: &[(&str, &str)]) -> anyhow::Result<()> {
+    let (chart, registry) = (root().join("charts/funcatron"), registry());
     let chart = chart.to_str().context("the chart's path is not UTF-8")?;
     let mut args: Vec<String> =
         ["upgrade", "--install", "funcatron", chart, "--namespace", SYSTEM, "--create-namespace"]
@@ -84,10 +91,10 @@ fn install() -> anyhow::Result<()> {
             .to_vec();
     let mut set = |name: &str, value: &str| args.extend(["--set".to_owned(), format!("{name}={value}")]);
     set("image.repository", &format!("{registry}/funcatron"));
-    set("image.tag", &tag);
+    set("image.tag", tag);
     for runtime in ["python", "node"] {
         set(&format!("hosts.{runtime}.repository"), &format!("{registry}/funcatron-host-{runtime}"));
-        set(&format!("hosts.{runtime}.tag"), &tag);
+        set(&format!("hosts.{runtime}.tag"), tag);
     }
     set("broker.bundled.enabled", "true");
     set("broker.bundled.image.repository", &format!("{registry}/rabbitmq"));
@@ -95,6 +102,9 @@ fn install() -> anyhow::Result<()> {
     set("gateway.hostname", GATEWAY_HOSTNAME);
     set("gateway.replicas", "2");
     set("operator.replicas", "1");
+    for (name, value) in values {
+        set(name, value);
+    }
     // What a cluster of the user's own needs to pull these images.
     if let Ok(values) = std::env::var("FUNCATRON_E2E_VALUES") {
         args.extend(["--values".to_owned(), values]);
@@ -108,7 +118,7 @@ fn install() -> anyhow::Result<()> {
     ] {
         rolled_out(SYSTEM, rollout, INSTALL_WITHIN)?;
     }
-    client::start(&format!("{registry}/funcatron-host-python:{tag}"))
+    Ok(())
 }
 
 /// Waits until a rollout is complete; on failure tells what the pods say.

@@ -6,6 +6,7 @@ mod bench;
 mod broker;
 mod cache;
 mod cluster;
+mod faults;
 mod golang;
 mod images;
 mod overlay;
@@ -14,6 +15,7 @@ mod python;
 mod release;
 mod roots;
 mod run;
+mod stage;
 mod test;
 mod tools;
 
@@ -47,7 +49,7 @@ enum Chore {
         /// Only what needs neither broker nor cluster
         #[arg(long)]
         unit: bool,
-        /// Only this stage: unit, hosts, broker, chart or cluster; may be given more than once
+        /// Only this stage: unit, hosts, broker, chart, cluster or faults; may be given more than once
         #[arg(long, value_name = "STAGE", conflicts_with = "unit")]
         only: Vec<String>,
     },
@@ -57,6 +59,8 @@ enum Chore {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Kill and freeze each part of the product under load, and count what is lost
+    Faults(faults::Options),
     /// A RabbitMQ on this machine's loopback, as the tests use it
     #[command(subcommand)]
     Broker(Switch),
@@ -101,6 +105,7 @@ fn do_chore() -> Result<bool> {
         Chore::Cluster(Switch::Down) => cluster::down()?,
         Chore::Images { names } => images(&cache, &checkout, &names)?,
         Chore::Bench { json } => bench::bench(&cache, &checkout, json.as_deref())?,
+        Chore::Faults(options) => return faults::faults(&cache, &checkout, &options),
         Chore::Broker(Switch::Up) => broker::up(&cache, &checkout)?.print(),
         Chore::Broker(Switch::Down) => broker::down()?,
     }

@@ -102,6 +102,13 @@ pub(crate) fn wait_for(what: &str, deadline: Duration, met: impl Fn() -> Result<
     }
 }
 
+/// A PATH that finds the built programs first.
+pub(crate) fn path_with(programs: &Path) -> Result<std::ffi::OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
+    std::env::join_paths(folders).context("put the built programs on the PATH")
+}
+
 fn words(command: &Command) -> String {
     let arguments = command.get_args().map(|word| word.to_string_lossy());
     std::iter::once(command.get_program().to_string_lossy()).chain(arguments).collect::<Vec<_>>().join(" ")

@@ -101,6 +101,16 @@ pub(crate) fn is_running() -> bool {
     Path::new(RUN).exists()
 }
 
+/// Where everything of a cluster is, its programs among it.
+pub(crate) fn run_folder() -> &'static str {
+    RUN
+}
+
+/// The node's address, which this machine has alone and pods reach.
+pub(crate) fn node_address() -> &'static str {
+    NODE_IP
+}
+
 /// The folders in which components and pods leave what they print.
 pub(crate) fn logs() -> [PathBuf; 2] {
     ["logs", "pod-logs"].map(|folder| Path::new(RUN).join(folder))

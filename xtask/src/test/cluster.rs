@@ -1,17 +1,16 @@
 //! The end-to-end stage: release binary, images, a cluster, and the tests of package `e2e`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::count::{Count, Dialect};
-use super::{Bench, Outcome, counted, path_with};
+use super::{Bench, Outcome, counted};
 use crate::images::Builder;
-use crate::release::{binary, cargo, target};
-use crate::run::command;
-use crate::{cluster, golang, tools};
+use crate::release::{binary, cargo};
+use crate::run::{command, path_with};
+use crate::{cluster, golang, stage, tools};
 
 /// A registry that both this machine and the user's cluster reach.
 const REGISTRY: &str = "FUNCATRON_IMAGE_REGISTRY";
@@ -45,26 +44,13 @@ fn on_yours(bench: &Bench<'_>, kubeconfig: &Path, registry: &str, count: &mut Co
 }
 
 fn on_built(bench: &Bench<'_>, count: &mut Count) -> Result<Outcome> {
-    let ran_before = cluster::is_running();
-    let binary = binary(bench.checkout)?;
-    let built = cluster::up(bench.cache, bench.checkout)?;
-    let builder = Builder::new(bench.cache, bench.checkout, &built.programs)?;
-    let (images, tag) = builder.for_product(&binary)?;
-    cluster::import(&images)?;
-    let mut tests = tests(bench, &built.programs, &tag)?;
-    tests
-        .env("KUBECONFIG", &built.kubeconfig)
-        .env(REGISTRY, "localhost")
-        .env("FUNCATRON_TEST_CLUSTER", "built");
-    tests.env("FUNCATRON_AUDIT_LOG", cluster::audit_log()).env("NO_PROXY", cluster::no_proxy());
-    let outcome = counted(&mut tests, Dialect::Cargo, count);
-    if !matches!(outcome, Ok(Outcome::Passed)) {
-        keep_logs(&target(bench.checkout)?.join("cluster-logs"))?;
-    }
-    if !ran_before {
-        cluster::down()?;
-    }
-    outcome
+    stage::on(bench.cache, bench.checkout, |stage| {
+        let mut tests = tests(bench, &stage.cluster.programs, &stage.tag)?;
+        stage.prepare(&mut tests)?;
+        tests.env("FUNCATRON_AUDIT_LOG", cluster::audit_log());
+        let outcome = counted(&mut tests, Dialect::Cargo, count)?;
+        Ok((matches!(outcome, Outcome::Passed), outcome))
+    })
 }
 
 /// One at a time: they share a cluster, and some of them kill parts of it.
@@ -73,15 +59,4 @@ fn tests(bench: &Bench<'_>, programs: &Path, tag: &str) -> Result<Command> {
     let mut tests = command(cargo(), arguments);
     tests.current_dir(bench.checkout).env("PATH", path_with(programs)?).env("FUNCATRON_IMAGE_TAG", tag);
     Ok(tests)
-}
-
-/// What pods and components said goes with the cluster unless it is kept.
-fn keep_logs(folder: &Path) -> Result<()> {
-    crate::cache::remove(folder)?;
-    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    for logs in cluster::logs() {
-        crate::run::run(command("cp", ["--recursive"]).arg(logs).arg(folder))?;
-    }
-    println!("  the logs of components and pods are kept in {}", folder.display());
-    Ok(())
 }

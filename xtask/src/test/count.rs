@@ -30,6 +30,8 @@ pub(crate) enum Dialect {
     Node,
     /// `1 chart(s) linted, 0 chart(s) failed`
     HelmLint,
+    /// `faults: 5 withstood, 1 not withstood`
+    Faults,
 }
 
 impl Dialect {
@@ -42,6 +44,7 @@ impl Dialect {
             Self::Pytest => Count::default(),
             Self::Node => node(line),
             Self::HelmLint => helm_lint(line),
+            Self::Faults => faults(line),
         }
     }
 }
@@ -89,6 +92,14 @@ fn helm_lint(line: &str) -> Count {
     Count { passed: linted.saturating_sub(failed), failed, ignored: 0 }
 }
 
+fn faults(line: &str) -> Count {
+    let numbers = line.strip_prefix("faults: ").and_then(|rest| rest.strip_suffix(" not withstood"));
+    let pair = numbers.and_then(|numbers| numbers.split_once(" withstood, "));
+    let Some((passed, failed)) = pair else { return Count::default() };
+    let number = |text: &str| text.parse().unwrap_or_default();
+    Count { passed: number(passed), failed: number(failed), ignored: 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +120,7 @@ mod tests {
             (Dialect::Pytest, "===== 1 passed, 1 error in 0.1s =====", count(1, 1, 0)),
             (Dialect::Node, "# pass 7", count(7, 0, 0)),
             (Dialect::Node, "ℹ cancelled 2", count(0, 2, 0)),
+            (Dialect::Faults, "faults: 13 withstood, 2 not withstood", count(13, 2, 0)),
             (Dialect::HelmLint, "1 chart(s) linted, 0 chart(s) failed", count(1, 0, 0)),
         ];
         for (dialect, line, expected) in cases {
@@ -120,7 +132,9 @@ mod tests {
     fn lines_that_only_look_like_a_summary_count_nothing() {
         for line in ["running 5 tests", "test 3 passed ... ok", "E   assert 2 passed in s", "# pass through"]
         {
-            for dialect in [Dialect::Cargo, Dialect::Pytest, Dialect::Node, Dialect::HelmLint] {
+            for dialect in
+                [Dialect::Cargo, Dialect::Pytest, Dialect::Node, Dialect::HelmLint, Dialect::Faults]
+            {
                 assert_eq!(dialect.count(line), Count::default(), "{dialect:?}: {line}");
             }
         }

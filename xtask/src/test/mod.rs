@@ -3,10 +3,11 @@
 mod chart;
 mod cluster;
 mod count;
+mod faults;
 mod stages;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -41,17 +42,20 @@ struct Report {
 type Stage = fn(&Bench<'_>, &mut Count) -> Result<Outcome>;
 
 /// In the order of how soon they tell something.
-const STAGES: [(&str, Stage); 5] = [
+const STAGES: [(&str, Stage); 6] = [
     ("unit", stages::unit),
     ("hosts", stages::hosts),
     ("broker", stages::broker),
     ("chart", chart::stage),
     ("cluster", cluster::stage),
+    ("faults", faults::stage),
 ];
 /// What `--unit` runs.
 pub(crate) const UNIT: [&str; 2] = ["unit", "hosts"];
 /// Those that wait for the Go programs.
-const WITH_GO: [&str; 2] = ["chart", "cluster"];
+const WITH_GO: [&str; 3] = ["chart", "cluster", "faults"];
+/// Those that run on a cluster of this machine.
+const WITH_CLUSTER: [&str; 2] = ["cluster", "faults"];
 
 /// Runs the stages of these names, or all, and says whether they passed.
 pub(crate) fn run(cache: &Cache, checkout: &Path, only: &[&str]) -> Result<bool> {
@@ -68,7 +72,7 @@ pub(crate) fn run(cache: &Cache, checkout: &Path, only: &[&str]) -> Result<bool>
         if needs(&WITH_GO) {
             scope.spawn(|| golang::programs(cache, checkout));
         }
-        if needs(&["cluster"]) && tools::is_root() {
+        if needs(&WITH_CLUSTER) && tools::is_root() {
             scope.spawn(|| roots_ahead(cache));
         }
         run_stages(&bench, &asked)
@@ -178,11 +182,4 @@ impl Outcome {
             failed @ (Self::Failed(_) | Self::NotRun(_)) => failed,
         }
     }
-}
-
-/// A PATH that finds the built programs first.
-fn path_with(programs: &Path) -> Result<std::ffi::OsString> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(PathBuf::from(programs)).chain(std::env::split_paths(&path));
-    std::env::join_paths(folders).context("put the built programs on the PATH")
 }
