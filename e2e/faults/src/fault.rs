@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::call::{Flaw, Kind};
 
-/// Longer than two heartbeats of 5 s, after which the broker gives up a connection: a frozen part is taken for dead.
-/// Shorter than the probes' patience of 30 s: it comes back as it was rather than as a fresh one.
-pub(crate) const FROZEN: Duration = Duration::from_secs(15);
+/// Longer than three heartbeats of 5 s, within which the broker gives up a connection: a frozen part is taken for
+/// dead. Shorter than the probes' patience of 30 s: it comes back as it was rather than as a fresh one.
+pub(crate) const FROZEN: Duration = Duration::from_secs(20);
 
 /// A part of the platform, or what it stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

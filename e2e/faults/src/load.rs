@@ -102,9 +102,9 @@ impl Load {
         Self { shared, handle: handle.clone(), stop, calls }
     }
 
-    /// Since it began.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.shared.began.elapsed()
+    /// A moment as its records count time.
+    pub(crate) fn time_of(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.shared.began)
     }
 
     /// Whether as many detached calls were accepted as were asked for.

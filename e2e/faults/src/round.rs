@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::sleep;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::wait::within;
@@ -13,7 +13,6 @@ use tokio::runtime::Runtime;
 use crate::call::{End, Record};
 use crate::counter::Counter;
 use crate::database::Database;
-use crate::fault::How;
 use crate::ledger;
 use crate::load::Load;
 use crate::product::{APP, NAMESPACE, Product};
@@ -70,11 +69,12 @@ impl Stage {
         let (mut struck, mut over): (Vec<Struck<'_>>, _) = (Vec::new(), Duration::ZERO);
         for Due { after, act, pick } in dues {
             sleep(*after);
-            let began = load.elapsed();
+            let began = load.time_of(Instant::now());
             match act {
                 Act::Strike(fault) => {
-                    struck.push(strike(*fault, *pick, &machine).with_context(|| fault.to_string())?);
-                    over = if fault.how == How::Kill { began } else { load.elapsed() };
+                    let (one, at) = strike(*fault, *pick, &machine).with_context(|| fault.to_string())?;
+                    struck.push(one);
+                    over = load.time_of(at);
                 }
                 Act::Restart(part) => {
                     product.restart(*part)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::cluster::SYSTEM;
@@ -46,38 +46,39 @@ pub(crate) struct Container {
     how: How,
 }
 
-/// Does it. Returns when it is over: a kill at once, a stop when it was let go on.
-pub(crate) fn strike<'a>(fault: Fault, pick: usize, machine: &Machine<'a>) -> Result<Struck<'a>> {
+/// Does it, and says when it was over: a kill once the signal was sent, a stop when it was let go on.
+pub(crate) fn strike<'a>(fault: Fault, pick: usize, machine: &Machine<'a>) -> Result<(Struck<'a>, Instant)> {
     match fault.target {
         Target::ApiServer => api_server(fault.how, &machine.api_server),
         Target::Database => {
             let database = machine.database.context("there is no database to strike")?;
-            freeze_or(fault.how, &database.processes()?, || database.restart())?;
-            Ok(Struck::Database(database))
+            let over = freeze_or(fault.how, &database.processes()?, || database.restart())?;
+            Ok((Struck::Database(database), over))
         }
         target => {
             let look = || Container::pick(target, pick, fault.how);
             let container = within("the container to strike", FOUND_WITHIN, look)?;
             // All of it: the kernel would end the others with the first process, but stops each alone.
-            freeze_or(fault.how, &processes::of_container(&container.id)?, || Ok(()))?;
-            Ok(Struck::Container(container))
+            let over = freeze_or(fault.how, &processes::of_container(&container.id)?, || Ok(()))?;
+            Ok((Struck::Container(container), over))
         }
     }
 }
 
 /// Nobody watches over the cluster's API server, so it is started again here.
-fn api_server<'a>(how: How, path: &Path) -> Result<Struck<'a>> {
+fn api_server<'a>(how: How, path: &Path) -> Result<(Struck<'a>, Instant)> {
     let program = Program::started_as(path)?;
-    freeze_or(how, &[program.pid], || program.start())?;
-    Ok(Struck::ApiServer)
+    let over = freeze_or(how, &[program.pid], || program.start())?;
+    Ok((Struck::ApiServer, over))
 }
 
-fn freeze_or(how: How, pids: &[u32], revive: impl FnOnce() -> Result<()>) -> Result<()> {
+fn freeze_or(how: How, pids: &[u32], revive: impl FnOnce() -> Result<()>) -> Result<Instant> {
     match how {
         How::Kill => {
             send(Signal::Kill, pids)?;
+            let over = Instant::now();
             within("what was killed is gone", SIGNAL_WITHIN, || are_gone(pids))?;
-            revive()
+            revive().map(|()| over)
         }
         How::Stop => {
             send(Signal::Stop, pids)?;
@@ -85,7 +86,7 @@ fn freeze_or(how: How, pids: &[u32], revive: impl FnOnce() -> Result<()>) -> Res
             // The fault is to last so long: there is nothing to wait for.
             sleep(FROZEN);
             send(Signal::Continue, pids)?;
-            stopped
+            stopped.map(|()| Instant::now())
         }
     }
 }
