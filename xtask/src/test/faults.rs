@@ -1,4 +1,4 @@
-//! The faults stage: the short form of `cargo xtask faults`. Each fault counts as a test.
+//! The faults stage: the kills of `cargo xtask faults`, in the short form. Each counts as a test.
 
 use anyhow::Result;
 
@@ -16,7 +16,7 @@ pub(super) fn stage(bench: &Bench<'_>, count: &mut Count) -> Result<Outcome> {
         return Ok(Outcome::NotRun("takes root for a cluster on this machine".to_owned()));
     }
     stage::on(bench.cache, bench.checkout, |stage| {
-        let mut faults = program(stage, bench.checkout, &Options::short())?;
+        let mut faults = program(stage, bench.checkout, &Options::of_a_test())?;
         let outcome = counted(&mut faults, Dialect::Faults, count)?;
         Ok((matches!(outcome, Outcome::Passed), outcome))
     })
