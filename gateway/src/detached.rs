@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use funcatron_broker::envelope::Envelope;
 use funcatron_broker::link::{Confirm, Link, LinkError, Target};
-use funcatron_broker::message::{CallEvent, DurableQueue, Source};
+use funcatron_broker::message::{DurableQueue, Source};
 use funcatron_broker::names::{AppNames, QueueName};
 use funcatron_broker::topology;
 use http::header::{CONTENT_TYPE, LOCATION};
@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::core::Core;
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
+use crate::recorder;
 use crate::submission::Submission;
 use crate::wake;
 
@@ -38,7 +39,7 @@ const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Who asked that a call be detached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// The Route or Trigger, or Fn's header.
+    /// The Route, or Fn's header.
     Told,
     /// The client prefers it, and hears that it was heard.
     Preferred,
@@ -50,11 +51,9 @@ pub(crate) fn asked(by_rule: bool, headers: &HeaderMap) -> Option<Asked> {
         return Some(Asked::Told);
     }
     let said = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let mut preferences = said.flat_map(|value| value.split(','));
-    let word = |preference: &str| preference.split(';').next().unwrap_or_default().trim().to_owned();
-    preferences
-        .any(|preference| word(preference).eq_ignore_ascii_case(RESPOND_ASYNC))
-        .then_some(Asked::Preferred)
+    let mut words =
+        said.flat_map(|value| value.split(',')).filter_map(|preference| preference.split(';').next());
+    words.any(|word| word.trim().eq_ignore_ascii_case(RESPOND_ASYNC)).then_some(Asked::Preferred)
 }
 
 /// What the client gets besides the headers.
@@ -89,7 +88,9 @@ async fn enqueue(core: Arc<Core>, mut call: Submission, source: Source) -> Resul
     let publishing = publish(&core, &*link, &call, envelope);
     timeout(CONFIRM_TIMEOUT, publishing).await.unwrap_or(Err(Problem::NotConfirmed))?;
     // Before its client hears of it, so that a look at the call finds it; but what is confirmed is accepted.
-    if timeout(TELL_TIMEOUT, tell(&core, &*link, call.queued(source))).await.is_err() {
+    if core.ledger.is_some()
+        && timeout(TELL_TIMEOUT, recorder::tell(&core, &*link, call.queued(source))).await.is_err()
+    {
         warn!(call = %call.id(), "the ledger's queue does not answer");
     }
     wake::attend(&core, &call.app, &call.function, link);
@@ -147,24 +148,6 @@ async fn make(core: &Core, link: &dyn Link, call: &Submission) -> Result<(), Pro
         debug!(%error, "the operator is not told of a durable queue");
     }
     Ok(())
-}
-
-/// Tells the ledger. Without it a call runs all the same, and is known from its first attempt on.
-async fn tell(core: &Core, link: &dyn Link, event: CallEvent) {
-    if core.ledger.is_none() {
-        return;
-    }
-    let id = event.id;
-    let queue = core.tables.installation().ledger_queue();
-    let told = match event.into_envelope() {
-        Ok(envelope) => link.publish_confirmed(Target::queue(&queue), envelope, false).await,
-        Err(error) => return warn!(%error, call = %id, "an event cannot be sent to the ledger"),
-    };
-    match told {
-        Ok(Confirm::Acked) => {}
-        Ok(confirm) => warn!(?confirm, call = %id, "the ledger's queue did not take an event"),
-        Err(error) => debug!(%error, call = %id, "the ledger was not told"),
-    }
 }
 
 fn answer(core: &Core, id: Uuid, asked: Asked) -> Response<Full<Bytes>> {

@@ -1,15 +1,15 @@
-//! What becomes of calls that somebody waits for, told to the ledger where their App wants them kept.
+//! What the ledger is told of calls: of those that somebody waits for, where their App wants them kept.
 //! Never holds up a call: what finds no room is dropped and counted.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use funcatron_broker::link::{Confirm, Target};
+use funcatron_broker::link::{Confirm, Link, Target};
 use funcatron_broker::message::{CallEvent, Ended, Happened, RecordedAnswer, RecordedBody};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::core::{Core, unix_ms};
 use crate::problem::Problem;
@@ -85,32 +85,37 @@ impl Drop for Recording {
 /// Tells the ledger until `stop`, and what then waits.
 pub(crate) async fn run(core: Arc<Core>, mut told: mpsc::Receiver<Told>, stop: CancellationToken) {
     while let Some(Some(events)) = stop.run_until_cancelled(told.recv()).await {
-        tell(&core, events).await;
+        tell_both(&core, events).await;
     }
     while let Ok(events) = told.try_recv() {
-        tell(&core, events).await;
+        tell_both(&core, events).await;
     }
 }
 
-async fn tell(core: &Core, events: Told) {
-    let queue = core.tables.installation().ledger_queue();
+async fn tell_both(core: &Core, events: Told) {
     for event in events {
-        let id = event.id;
         let Some(session) = core.uplink.current() else {
             core.metrics.records_dropped.inc();
             return;
         };
-        let envelope = match event.into_envelope() {
-            Ok(envelope) => envelope,
-            Err(error) => return warn!(%error, call = %id, "an event cannot be sent to the ledger"),
-        };
-        // Confirmed, on the connection for that: a quorum queue must not hold up the calls' own.
-        match session.link.publish_confirmed(Target::queue(&queue), envelope, false).await {
-            Ok(Confirm::Acked) => {}
-            refused => {
-                debug!(?refused, call = %id, "the ledger was not told");
-                core.metrics.records_dropped.inc();
-            }
+        tell(core, &*session.link, event).await;
+    }
+}
+
+/// Tells the ledger of one event. Confirmed, on the connection for that: a quorum queue must not hold up the calls' own.
+/// What it does not take is counted; the call itself is not touched by that.
+pub(crate) async fn tell(core: &Core, link: &dyn Link, event: CallEvent) {
+    let id = event.id;
+    let envelope = match event.into_envelope() {
+        Ok(envelope) => envelope,
+        Err(error) => return warn!(%error, call = %id, "an event cannot be sent to the ledger"),
+    };
+    let queue = core.tables.installation().ledger_queue();
+    match link.publish_confirmed(Target::queue(&queue), envelope, false).await {
+        Ok(Confirm::Acked) => {}
+        refused => {
+            warn!(?refused, call = %id, "the ledger was not told");
+            core.metrics.records_dropped.inc();
         }
     }
 }

@@ -1,8 +1,10 @@
 //! A Fn's durable queue where no Trigger looks after it: made for an image and for a Fn that says `async`, adopted where
-//! a gateway made it at its first need, and looked at for calls that nobody takes.
+//! a gateway made it at its first need. Every durable queue is looked at here, a Trigger's too, for dead letters and for
+//! messages that nobody takes.
 
 use std::time::Duration;
 
+use funcatron_broker::names::AppNames;
 use funcatron_broker::topology;
 
 use super::load;
@@ -32,19 +34,31 @@ pub(super) async fn attend(
     if observed.function.spec.image.is_some() {
         return Ok(None);
     }
-    let queue = ctx.broker.inspect(&names.durable_queue(&key.name)?).await?;
-    if queue.is_none() {
+    let known = ctx.memory.with_fn(key, |memory| memory.durable_look);
+    let look = look(ctx, key, &names, known).await?;
+    ctx.memory.with_fn(key, |memory| memory.durable_look = Some(look));
+    Ok(Some(look.wait))
+}
+
+/// Counts what is ready and what is dead, and asks for a load where messages wait and nobody consumes.
+pub(crate) async fn look(
+    ctx: &Context,
+    function: &Name,
+    names: &AppNames,
+    known: Option<DurableLook>,
+) -> Result<DurableLook, ReconcileError> {
+    let queue = ctx.broker.inspect(&names.durable_queue(&function.name)?).await?;
+    let dead = ctx.broker.inspect(&names.dead_queue(&function.name)?).await?;
+    if queue.is_none() || dead.is_none() {
         // Deleted by hand: declared again at the next look.
         ctx.broker.doubt();
     }
     let unattended = queue.is_some_and(|queue| queue.ready > 0 && queue.consumers == 0);
-    if unattended && let Some((serving, runtime)) = load::served_by_shared(ctx, key) {
-        load::send(ctx, key, true, &serving, &runtime, LOAD_LIFETIME).await?;
+    if unattended && let Some((serving, runtime)) = load::served_by_shared(ctx, function) {
+        load::send(ctx, function, true, &serving, &runtime, LOAD_LIFETIME).await?;
     }
-    let seen = (queue.map_or(0, |queue| queue.ready), 0);
-    let known = ctx.memory.with_fn(key, |memory| memory.durable_look);
+    let seen = (queue.map_or(0, |queue| queue.ready), dead.map_or(0, |dead| i64::from(dead.ready)));
     let changed = unattended || known.is_some_and(|known| known.seen != seen);
     let wait = next_look(known.map(|known| known.wait), changed);
-    ctx.memory.with_fn(key, |memory| memory.durable_look = Some(DurableLook { seen, wait }));
-    Ok(Some(wait))
+    Ok(DurableLook { seen, wait })
 }

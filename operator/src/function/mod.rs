@@ -2,7 +2,7 @@
 
 mod apply;
 pub(crate) mod decide;
-mod durable;
+pub(crate) mod durable;
 pub(crate) mod load;
 mod observe;
 mod pods;

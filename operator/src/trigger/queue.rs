@@ -1,5 +1,4 @@
-//! A Fn's durable queue: made at its first queue Trigger or schedule, bound as its Triggers say and not otherwise,
-//! looked at for dead letters and for messages that nobody takes.
+//! A Fn's durable queue: made at its first queue Trigger or schedule, bound as its Triggers say and not otherwise.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,15 +9,13 @@ use funcatron_crds::Trigger;
 use tracing::info;
 
 use crate::context::{Context, ReconcileError};
-use crate::function::load;
+use crate::function::durable;
 use crate::keys::Name;
 use crate::management::Binding;
 use crate::memory::DurableLook;
 
 /// What a Trigger's key is unless it says otherwise: every message.
 const EVERY_MESSAGE: &str = "#";
-/// A `load` for a durable queue lives until the next look.
-const LOAD_LIFETIME: Duration = Duration::from_secs(10);
 
 /// What the Fn's queues hold.
 #[derive(Default)]
@@ -39,8 +36,10 @@ pub(super) async fn make(ctx: &Context, key: &Name, trigger: &Trigger) -> Result
     };
     ctx.broker.ensure(items).await?;
     let function = Name::new(&key.namespace, fn_name);
-    let known = ctx.memory.durable_look(key);
-    look(ctx, key, &function, &names, known).await
+    let look = durable::look(ctx, &function, &names, ctx.memory.durable_look(key)).await?;
+    ctx.memory.keep_durable_look(key, look);
+    let DurableLook { seen: (_, dead_letters), wait } = look;
+    Ok(Seen { dead_letters: Some(dead_letters), look_again: Some(wait) })
 }
 
 /// While suspended, none: the exchange's messages pass by.
@@ -74,33 +73,6 @@ fn binding(names: &AppNames, trigger: &Trigger) -> Option<Binding> {
 /// What stands and is not wanted.
 fn superfluous(standing: Vec<Binding>, wanted: &BTreeSet<Binding>) -> Vec<Binding> {
     standing.into_iter().filter(|binding| !wanted.contains(binding)).collect()
-}
-
-/// Counts dead letters, and asks for a load where messages wait and nobody consumes.
-async fn look(
-    ctx: &Context,
-    key: &Name,
-    function: &Name,
-    names: &AppNames,
-    known: Option<DurableLook>,
-) -> Result<Seen, ReconcileError> {
-    let queue = ctx.broker.inspect(&names.durable_queue(&function.name)?).await?;
-    let dead = ctx.broker.inspect(&names.dead_queue(&function.name)?).await?;
-    if queue.is_none() || dead.is_none() {
-        // Deleted by hand: declared again at the next look.
-        ctx.broker.doubt();
-    }
-    let unattended = queue.is_some_and(|queue| queue.ready > 0 && queue.consumers == 0);
-    if unattended && let Some((serving, runtime)) = load::served_by_shared(ctx, function) {
-        load::send(ctx, function, true, &serving, &runtime, LOAD_LIFETIME).await?;
-    }
-    let dead_letters = dead.map_or(0, |dead| i64::from(dead.ready));
-    let ready = queue.map_or(0, |queue| queue.ready);
-    let seen = (ready, dead_letters);
-    let changed = unattended || known.as_ref().is_some_and(|known| known.seen != seen);
-    let wait = super::next_look(known.map(|known| known.wait), changed);
-    ctx.memory.keep_durable_look(key, DurableLook { seen, wait });
-    Ok(Seen { dead_letters: Some(dead_letters), look_again: Some(wait) })
 }
 
 #[cfg(test)]
