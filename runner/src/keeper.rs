@@ -175,6 +175,11 @@ impl Keeper {
     fn tell(&self, exited: Option<&Exited>) -> Death {
         let revision = &self.subject.revision;
         match exited {
+            // So a host speaks of a process that it ended with the one that had started it.
+            Some(Exited { code: None, signal: None, log }) => {
+                warn!(%revision, log, "function lost with the part of its host that ran it");
+                Death::WithHost
+            }
             Some(Exited { code, signal, log }) => {
                 warn!(%revision, code, signal, log, "function process ended");
                 Death::Own

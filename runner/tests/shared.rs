@@ -17,7 +17,7 @@ use kit::host::{Bundles, Pod, Revision, host_source};
 use kit::hosting::Runner;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 /// Does what a call's body says, and answers with its process's id otherwise.
@@ -78,6 +78,12 @@ impl Stage {
 fn lives(pid: u32) -> bool {
     // A zombie has ended, whoever has yet to hear of it.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn parent_of(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name stands in brackets, then the state, then the parent.
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 fn two_pids(reply: &Reply) -> (u32, u32) {
@@ -225,6 +231,21 @@ async fn a_host_that_ends_loses_its_call_and_is_loaded_again() {
     let second = stage.pid().await;
     assert_ne!(first, second);
     eventually("the first process is gone", async || !lives(first)).await;
+    stage.runner.stop().await;
+}
+
+#[tokio::test]
+async fn a_fork_server_that_ends_loses_its_call_as_its_host_would() {
+    let mut stage = stage(FUNCTION, json!({})).await;
+    stage.load().await;
+    let first = stage.pid().await;
+    let hung = stage.gateway.send(stage.gateway.call("hang")).await;
+    let queue = stage.gateway.queue();
+    eventually("it runs", async || stage.gateway.state(&queue).await.ready == 0).await;
+    let fork_server = parent_of(first).to_string();
+    assert!(Command::new("kill").args(["-KILL", &fork_server]).status().await.unwrap().success());
+    assert_eq!(stage.gateway.reply(hung).await.outcome, Outcome::RunnerLost);
+    assert_ne!(stage.pid().await, first, "and is loaded again");
     stage.runner.stop().await;
 }
 

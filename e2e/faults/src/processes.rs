@@ -43,12 +43,16 @@ pub(crate) fn are_stopped(pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// All of a container, by its id in their cgroup.
+/// All of a container, by its id in their cgroup: those that none of the others has started come first.
 pub(crate) fn of_container(id: &str) -> Result<Vec<u32>> {
     let read = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let pids: Vec<u32> = all()?.into_iter().filter(|pid| read(*pid).contains(id)).collect();
     ensure!(!pids.is_empty(), "container {id} has no process");
-    Ok(pids)
+    // Ids say nothing of ages once they have begun anew.
+    let is_child = |pid: &u32| parent(*pid).is_some_and(|parent| pids.contains(&parent));
+    let (children, mut first): (Vec<u32>, Vec<u32>) = pids.iter().partition(|pid| is_child(pid));
+    first.extend(children);
+    Ok(first)
 }
 
 /// A process and all that it has started, down to the last child.

@@ -21,7 +21,7 @@ use crate::call::{Attempted, KILL_GRACE, judge};
 use crate::http_stream::answer::{self, Answer};
 use crate::http_stream::body::{Inflow, RequestBody};
 use crate::http_stream::client::{Answering, Connection, ExchangeError, Exchanged, Keep};
-use crate::instance::{Breakage, Exchange, Instance};
+use crate::instance::{Breakage, Death, Exchange, Instance};
 
 pub(crate) use gateways::Gateways;
 
@@ -206,20 +206,22 @@ impl DirectCall<'_> {
         let sent = tokio::select! {
             biased;
             sent = pump(head, &mut answering, sender, inflow) => sent,
-            _ = self.instance.died() => Err(PumpError::Died),
+            death = self.instance.died() => Err(PumpError::Died(death)),
             () = inflow.idle(IDLE_MAX) => Err(PumpError::Idle),
         };
         // The stream is dropped without a last word, and so broken off. The head may have been lost with it, and then
         // the gateway still waits.
         if let Err(error) = sent {
             debug!(call = %self.id, %error, "an answer broke off");
-            let words = error.to_string();
-            if let PumpError::Function(error) = error
-                && !inflow.broke_off()
-            {
-                self.instance.condemn(Breakage::Broken(error.to_string()));
-            }
-            return failed(words);
+            let is_request_broken = inflow.broke_off();
+            drop(stream);
+            return match error {
+                PumpError::Died(death) => Met::Reply(Attempted::died(death)),
+                PumpError::Function(error) if !is_request_broken => {
+                    Met::Reply(judge(self.instance, Err(error)).await)
+                }
+                error => failed(error.to_string()),
+            };
         }
         // From here on the function plays no part, and its end breaks nothing off.
         answering.finish().await;
@@ -254,7 +256,7 @@ enum PumpError {
     #[error("nobody takes it any more")]
     Gone,
     #[error("the function's process ended")]
-    Died,
+    Died(Death),
     #[error("nothing moved for too long")]
     Idle,
     #[error(transparent)]
