@@ -54,11 +54,7 @@ enum Chore {
         only: Vec<String>,
     },
     /// Measure the product against raw RPC over the same RabbitMQ, on this machine
-    Bench {
-        /// Also write one JSON object a line to this file
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Bench(bench::Options),
     /// Kill and freeze each part of the product under load, and count what is lost
     Faults(faults::Options),
     /// A RabbitMQ on this machine's loopback, as the tests use it
@@ -104,7 +100,7 @@ fn do_chore() -> Result<bool> {
         }
         Chore::Cluster(Switch::Down) => cluster::down()?,
         Chore::Images { names } => images(&cache, &checkout, &names)?,
-        Chore::Bench { json } => bench::bench(&cache, &checkout, json.as_deref())?,
+        Chore::Bench(options) => bench::bench(&cache, &checkout, &options)?,
         Chore::Faults(options) => return faults::faults(&cache, &checkout, &options),
         Chore::Broker(Switch::Up) => broker::up(&cache, &checkout)?.print(),
         Chore::Broker(Switch::Down) => broker::down()?,

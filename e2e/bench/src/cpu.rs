@@ -32,7 +32,14 @@ impl Process {
     pub(crate) fn peak(self) -> Result<u64> {
         let file = format!("/proc/{}/status", self.0);
         let status = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
-        high_water(&status).with_context(|| format!("find the high-water mark in {file}"))
+        in_bytes(&status, "VmHWM:").with_context(|| format!("find the high-water mark in {file}"))
+    }
+
+    /// The memory that it has resident now, in bytes.
+    pub(crate) fn resident(self) -> Result<u64> {
+        let file = format!("/proc/{}/status", self.0);
+        let status = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        in_bytes(&status, "VmRSS:").with_context(|| format!("find the resident memory in {file}"))
     }
 
     /// The process of this machine that listens on a TCP port; none where it may not be looked at.
@@ -58,8 +65,8 @@ fn nanoseconds(schedstat: &str) -> Option<u64> {
 }
 
 /// proc(5): in KiB.
-fn high_water(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn in_bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 

@@ -3,7 +3,53 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+/// How to call, as the driver tells a part on one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) in_flight: usize,
+    /// What a call carries, there and back.
+    pub(crate) bytes: usize,
+    pub(crate) way: Way,
+    pub(crate) lasting_ms: u64,
+}
+
+/// The way of the product's calls; raw RPC knows one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Way {
+    /// As the product chooses by itself.
+    Auto,
+    /// All in messages.
+    Messages,
+    /// Past the broker, where there is a body.
+    Direct,
+    /// Nobody waits for them.
+    Async,
+}
+
+impl Way {
+    /// Where the product's Route has it.
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Auto => "/auto",
+            Self::Messages => "/messages",
+            Self::Direct => "/direct",
+            Self::Async => "/async",
+        }
+    }
+}
+
+impl Order {
+    pub(crate) fn lasting(self) -> Duration {
+        Duration::from_millis(self.lasting_ms)
+    }
+
+    pub(crate) fn body(self) -> Bytes {
+        Bytes::from(vec![b'x'; self.bytes])
+    }
+}
 
 /// One call after another.
 pub(crate) trait Lane: Send + 'static {

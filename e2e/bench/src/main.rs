@@ -5,29 +5,34 @@
 //! Never a part of the product: it composes the product's libraries as its programs do.
 #![allow(clippy::print_stdout, reason = "parts report to their driver on stdout, and the driver to a person")]
 
+mod confirms;
 mod cpu;
 mod drive;
 mod function;
+mod idle;
 mod lanes;
 mod load;
+mod page;
 mod parts;
 mod product;
+mod proxy;
 mod raw;
 mod report;
 mod setup;
 mod streaming;
 mod streams;
+mod transfer;
+mod works;
 
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::lanes::Measured;
+use crate::lanes::{Measured, Order};
 
 /// A bench for one App of this namespace.
 const NAMESPACE: &str = "bench";
@@ -39,8 +44,6 @@ const FUNCTION: &str = "echo";
 const REVISION: &str = "echo-0123abcd";
 /// Calls that the runner has at once; as many as are in flight.
 const CONCURRENCY: u32 = 64;
-/// What a call carries, there and back.
-const BODY: [u8; 100] = [b'x'; 100];
 
 #[derive(Parser)]
 struct Arguments {
@@ -61,6 +64,12 @@ enum Part {
         /// Also write one JSON object a line to this file
         #[arg(long)]
         json: Option<PathBuf>,
+        /// Also write a page with plots to this file
+        #[arg(long)]
+        page: Option<PathBuf>,
+        /// Only works whose names hold this text
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// Raw RPC: who calls
     RawClient {
@@ -70,10 +79,15 @@ enum Part {
     },
     /// Raw RPC: who echoes
     RawServer,
+    /// Raw publishing: into a quorum queue, each message confirmed
+    RawConfirms,
     /// The product's gateway
     Gateway {
         #[arg(long)]
         installation: String,
+        /// Fns of other Apps that its tables hold besides
+        #[arg(long, default_value_t = 0)]
+        fns: usize,
     },
     /// The product's runner
     Runner {
@@ -102,6 +116,19 @@ enum Part {
         #[arg(long, default_value_t = 1024)]
         mib: u64,
     },
+    /// A plain proxy in the place of gateway, broker and runner
+    Proxy {
+        /// A folder with the function's socket
+        #[arg(long)]
+        folder: PathBuf,
+    },
+    /// HTTP clients that have asked once and stay connected
+    Idle {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long)]
+        connections: usize,
+    },
     /// HTTP clients
     Load {
         #[arg(long)]
@@ -117,18 +144,22 @@ fn main() -> Result<()> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     let Arguments { amqp, part } = Arguments::parse();
     match part {
-        Part::Drive { management, json } => {
-            threads()?.block_on(drive::drive(&amqp, &management, json.as_deref()))
+        Part::Drive { management, json, page, only } => {
+            let wanted = drive::Wanted { json, page, only };
+            threads()?.block_on(drive::drive(&amqp, &management, &wanted))
         }
         Part::RawClient { queue } => raw::client(&amqp, &queue),
         Part::RawServer => raw::server(&amqp),
-        Part::Gateway { installation } => product::gateway(&amqp, &installation),
+        Part::RawConfirms => confirms::client(&amqp),
+        Part::Gateway { installation, fns } => product::gateway(&amqp, &installation, fns),
         Part::Runner { installation, folder } => product::runner(&amqp, &installation, &folder),
         Part::Function { folder } => function::serve(&folder),
         Part::Streaming { folder } => streaming::serve(&folder),
         Part::Streams { management, mib } => {
             threads()?.block_on(streams::check(&amqp, &management, mib << 20))
         }
+        Part::Proxy { folder } => proxy::serve(&folder),
+        Part::Idle { to, connections } => idle::hold(to, connections),
         Part::Load { to } => load::load(to),
     }
 }
@@ -161,13 +192,11 @@ fn end_with_driver() {
     });
 }
 
-/// Does as the driver says, a line each: how many in flight and for how many milliseconds. Ends with the driver.
-fn obey(mut measure: impl FnMut(usize, Duration) -> Result<Measured>) -> Result<()> {
+/// Does as the driver says, an order a line. Ends with the driver.
+fn obey(mut measure: impl FnMut(Order) -> Result<Measured>) -> Result<()> {
     for line in std::io::stdin().lock().lines() {
         let line = line.context("read from the driver")?;
-        let (in_flight, lasting_ms) = line.split_once(' ').context("two numbers")?;
-        let lasting = Duration::from_millis(lasting_ms.parse().context("milliseconds")?);
-        let measured = measure(in_flight.parse().context("calls in flight")?, lasting)?;
+        let measured = measure(serde_json::from_str(&line).context("read an order")?)?;
         greet(&serde_json::to_string(&measured).context("write what was measured")?)?;
     }
     Ok(())

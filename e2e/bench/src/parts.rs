@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::cpu::Process;
-use crate::lanes::Measured;
+use crate::lanes::{Measured, Order};
 
 /// Parts greet within a second; the load waits up to 20 s for a first answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -45,10 +45,10 @@ impl Part {
     }
 
     /// Has it call.
-    pub(crate) async fn measure(&mut self, in_flight: usize, lasting: Duration) -> Result<Measured> {
-        let words = format!("{in_flight} {}\n", lasting.as_millis());
+    pub(crate) async fn measure(&mut self, order: Order) -> Result<Measured> {
+        let words = serde_json::to_string(&order).context("write an order")? + "\n";
         self.input.write_all(words.as_bytes()).await.with_context(|| format!("tell the {}", self.name))?;
-        let line = self.line(lasting).await?;
+        let line = self.line(order.lasting()).await?;
         serde_json::from_str(&line).with_context(|| format!("read what the {} measured", self.name))
     }
 

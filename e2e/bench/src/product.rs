@@ -9,13 +9,16 @@ use anyhow::{Context as _, Result};
 use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::names::Installation;
 use funcatron_crds::address::SigningKey;
-use funcatron_crds::{Digest, RevisionName};
+use funcatron_crds::{Digest, Direct, RevisionName};
 use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
 use funcatron_routing::app_table::{AppBounds, AppTable, AsyncPolicy, FnEntry, RevisionEntry};
-use funcatron_routing::{Backend, CallPolicy, ExplicitRule, RouteSource, Rules, compile};
+use funcatron_routing::{
+    Backend, CallPolicy, ExplicitRule, PathMatch, PathMatchType, RouteMatch, RouteSource, Rules, compile,
+};
 use funcatron_runner::{Mode, RunnerConfig};
 use tokio_util::sync::CancellationToken;
 
+use crate::lanes::Way;
 use crate::{
     APP, CONCURRENCY, FUNCTION, NAMESPACE, REVISION, end_with_driver, function, greet, one_thread, threads,
 };
@@ -26,11 +29,13 @@ const TIMEOUT_MS: u64 = 600_000;
 const BODY_BYTES_MAX: u64 = 4 << 30;
 /// Nothing is in flight when the driver ends.
 const DRAIN: Duration = Duration::from_secs(1);
+/// As of a team of some size.
+const FNS_TO_AN_APP: usize = 10;
 /// It signs nothing here: the runner fetches no bundle.
 const KEY: [u8; 32] = [1; 32];
 
 /// Serves until the driver ends.
-pub(crate) fn gateway(url: &str, installation: &str) -> Result<()> {
+pub(crate) fn gateway(url: &str, installation: &str, other_fns: usize) -> Result<()> {
     end_with_driver();
     threads()?.block_on(async {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -48,6 +53,8 @@ pub(crate) fn gateway(url: &str, installation: &str) -> Result<()> {
         };
         let tables = Arc::new(TableStore::new(&Installation::parse(installation)?, config.own_host()));
         fill(&tables)?;
+        fill_others(&tables, other_fns)?;
+        tables.mark_synced();
         let gateway = Gateway::bind(config).await.context("bind the gateway")?;
         greet(&gateway.public_addr().to_string())?;
         let connector = Arc::new(AmqpConnector::new(url, "bench gateway"));
@@ -57,38 +64,78 @@ pub(crate) fn gateway(url: &str, installation: &str) -> Result<()> {
     })
 }
 
-/// One Route for all paths to one Fn.
+/// One Fn, and a Route with a path for each way to it; what no path names goes the way that is chosen by itself.
 fn fill(tables: &TableStore) -> Result<()> {
-    let mut app = AppTable::new(NAMESPACE, APP, AppBounds::with_body(BODY_BYTES_MAX));
-    let revision = RevisionEntry {
-        name: RevisionName::parse(REVISION).context("name the revision")?,
-        runtime: None,
-        run: Digest::of(b""),
-        code: None,
-        concurrency: CONCURRENCY,
-        durable: false,
+    put_app(tables, APP, &[FUNCTION.to_owned()])?;
+    let call = |way| match way {
+        Way::Auto => CallPolicy::default(),
+        Way::Messages => CallPolicy { direct: Some(Direct::Never), ..CallPolicy::default() },
+        Way::Direct => CallPolicy { direct: Some(Direct::Always), ..CallPolicy::default() },
+        Way::Async => CallPolicy { is_async: true, ..CallPolicy::default() },
     };
-    app.fns.insert(
-        FUNCTION.into(),
-        FnEntry { revision: Some(revision), timeout_ms: TIMEOUT_MS, detached: AsyncPolicy::default() },
-    );
-    tables.put_app(NAMESPACE, APP, Some(app)).context("put the App's table")?;
-    let backends = vec![Backend { fn_name: FUNCTION.into(), weight: 1 }];
-    let rules = [ExplicitRule { matches: Vec::new(), backends, call: CallPolicy::default() }];
+    let to = |matches, way| ExplicitRule { matches, backends: backends(FUNCTION), call: call(way) };
+    let mut rules: Vec<_> =
+        [Way::Messages, Way::Direct, Way::Async].map(|way| to(vec![below(way.path())], way)).into();
+    rules.push(to(Vec::new(), Way::Auto));
+    put_route(tables, APP, &[], &rules)
+}
+
+/// Fns that nobody calls: ten to an App, each with a path on its App's hostname.
+fn fill_others(tables: &TableStore, fns: usize) -> Result<()> {
+    for app in 0..fns / FNS_TO_AN_APP {
+        let name = format!("other-{app}");
+        let fns: Vec<String> = (0..FNS_TO_AN_APP).map(|number| format!("fn-{number}")).collect();
+        put_app(tables, &name, &fns)?;
+        let rule = |fn_name: &String| ExplicitRule {
+            matches: vec![below(&format!("/{fn_name}"))],
+            backends: backends(fn_name),
+            call: CallPolicy::default(),
+        };
+        let rules: Vec<_> = fns.iter().map(rule).collect();
+        put_route(tables, &name, &[format!("{name}.example.com")], &rules)?;
+    }
+    Ok(())
+}
+
+fn below(path: &str) -> RouteMatch {
+    let path = PathMatch { kind: PathMatchType::PathPrefix, value: path.to_owned() };
+    RouteMatch { path: Some(path), ..RouteMatch::default() }
+}
+
+fn backends(fn_name: &str) -> Vec<Backend> {
+    vec![Backend { fn_name: fn_name.to_owned(), weight: 1 }]
+}
+
+fn put_app(tables: &TableStore, name: &str, fns: &[String]) -> Result<()> {
+    let mut app = AppTable::new(NAMESPACE, name, AppBounds::with_body(BODY_BYTES_MAX));
+    for fn_name in fns {
+        let revision = RevisionEntry {
+            name: RevisionName::parse(REVISION).context("name the revision")?,
+            runtime: None,
+            run: Digest::of(b""),
+            code: None,
+            concurrency: CONCURRENCY,
+            durable: false,
+        };
+        let detached = AsyncPolicy::default();
+        let entry = FnEntry { revision: Some(revision), timeout_ms: TIMEOUT_MS, detached };
+        app.fns.insert(fn_name.clone(), entry);
+    }
+    tables.put_app(NAMESPACE, name, Some(app)).context("put an App's table")
+}
+
+fn put_route(tables: &TableStore, app: &str, hostnames: &[String], rules: &[ExplicitRule]) -> Result<()> {
     let route = compile(&RouteSource {
         namespace: NAMESPACE,
-        name: FUNCTION,
-        app: APP,
-        hostnames: &[],
+        name: app,
+        app,
+        hostnames,
         base_path: None,
         created_ms: 0,
-        uid: "bench",
-        rules: Rules::Explicit(&rules),
+        uid: app,
+        rules: Rules::Explicit(rules),
     });
-    let route = route.context("compile the Route")?;
-    tables.put_route(NAMESPACE, FUNCTION, Some(route)).context("put the Route's table")?;
-    tables.mark_synced();
-    Ok(())
+    tables.put_route(NAMESPACE, app, Some(route.context("compile a Route")?)).context("put a Route's table")
 }
 
 /// Runs the function until the driver ends.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, QueueDeclareOptions,
@@ -14,7 +15,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use tokio::sync::oneshot;
 
 use crate::lanes::{Lane, measure};
-use crate::{BODY, end_with_driver, greet, obey, threads};
+use crate::{end_with_driver, greet, obey, threads};
 
 /// Calls that the server takes at once; as many as are in flight.
 const PREFETCH: u16 = 64;
@@ -25,11 +26,12 @@ type Pending = Arc<Mutex<HashMap<String, oneshot::Sender<Vec<u8>>>>>;
 pub(crate) fn client(url: &str, queue: &str) -> Result<()> {
     let threads = threads()?;
     let client = threads.block_on(Client::start(url, queue))?;
-    threads.block_on(RawLane(Arc::clone(&client)).call())?;
+    threads.block_on(RawLane(Arc::clone(&client), Bytes::new()).call())?;
     greet("raw client")?;
-    obey(|in_flight, lasting| {
-        let lanes = (0..in_flight).map(|_| RawLane(Arc::clone(&client))).collect();
-        threads.block_on(measure(lanes, lasting))
+    obey(|order| {
+        let body = order.body();
+        let lanes = (0..order.in_flight).map(|_| RawLane(Arc::clone(&client), body.clone())).collect();
+        threads.block_on(measure(lanes, order.lasting()))
     })
 }
 
@@ -60,7 +62,7 @@ impl Client {
         Ok(Arc::new(Self { channel, queue, reply_queue, pending, calls, _connection: connection }))
     }
 
-    async fn call(&self) -> Result<()> {
+    async fn call(&self, body: &[u8]) -> Result<()> {
         let id = self.calls.fetch_add(1, Ordering::Relaxed).to_string();
         let (answer, answered) = oneshot::channel();
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), answer);
@@ -68,10 +70,10 @@ impl Client {
             .with_correlation_id(id.into())
             .with_reply_to(self.reply_queue.as_str().into());
         let (queue, options) = (self.queue.as_str(), BasicPublishOptions::default());
-        let sent = self.channel.basic_publish("".into(), queue.into(), options, &BODY, properties).await;
+        let sent = self.channel.basic_publish("".into(), queue.into(), options, body, properties).await;
         sent.context("publish a call")?;
-        let body = answered.await.context("the reply queue is gone")?;
-        ensure!(body == BODY, "raw RPC answered with {} bytes", body.len());
+        let answer = answered.await.context("the reply queue is gone")?;
+        ensure!(answer == body, "raw RPC answered with {} bytes", answer.len());
         Ok(())
     }
 }
@@ -87,11 +89,11 @@ async fn receive(mut replies: lapin::Consumer, pending: Pending) {
     }
 }
 
-struct RawLane(Arc<Client>);
+struct RawLane(Arc<Client>, Bytes);
 
 impl Lane for RawLane {
     async fn call(&mut self) -> Result<()> {
-        self.0.call().await
+        self.0.call(&self.1).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! From rounds to medians, tables and JSON. Pure.
+//! From rounds to rows, tables and JSON. Pure.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,60 +6,18 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use crate::lanes::Measured;
-
-/// What is measured.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Work {
-    pub(crate) name: &'static str,
-    pub(crate) unit: &'static str,
-    pub(crate) in_flight: usize,
-    pub(crate) value: Value,
-}
-
-/// Which figure a work is about.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Value {
-    PerSecond,
-    P50,
-}
-
-impl Value {
-    fn of(self, measured: &Measured) -> f64 {
-        match self {
-            Self::PerSecond => measured.per_second,
-            Self::P50 => measured.p50_ms,
-        }
-    }
-
-    /// As a person reads it.
-    fn show(self, value: f64) -> String {
-        match self {
-            Self::PerSecond => format!("{value:.0}"),
-            Self::P50 => format!("{value:.2}"),
-        }
-    }
-
-    /// What is asked for, and whether it is met.
-    fn target(self, pair: &Pair) -> (&'static str, bool) {
-        let (raw, ours) = (self.of(&pair.raw.0), self.of(&pair.ours.0));
-        match self {
-            Self::PerSecond => ("at least 0.5 of raw RPC", ours >= 0.5 * raw),
-            Self::P50 => ("at most 0.5 ms above raw RPC", ours <= raw + 0.5),
-        }
-    }
-}
+use crate::works::{SMALL, Target, Work};
 
 /// CPU microseconds per call of each process; none where a process cannot be looked at.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Costs(Vec<(&'static str, Option<f64>)>);
 
+/// CPU time of processes so far, by name.
+pub(crate) type Times = Vec<(&'static str, Option<Duration>)>;
+
 impl Costs {
     /// From CPU times before and after that many calls.
-    pub(crate) fn of(
-        before: Vec<(&'static str, Option<Duration>)>,
-        after: Vec<(&'static str, Option<Duration>)>,
-        calls: usize,
-    ) -> Self {
+    pub(crate) fn of(before: Times, after: Times, calls: usize) -> Self {
         let cost = |before: Duration, after: Duration| {
             after.saturating_sub(before).as_secs_f64() * 1e6 / calls.max(1) as f64
         };
@@ -69,6 +27,18 @@ impl Costs {
                 .map(|((name, before), (_, after))| (name, before.zip(after).map(|(b, a)| cost(b, a))))
                 .collect(),
         )
+    }
+
+    /// Of some processes together; none where one of them could not be looked at.
+    fn together(&self, names: &[&str]) -> Option<f64> {
+        let costs =
+            names.iter().map(|name| self.0.iter().find(|(of, _)| of == name).and_then(|(_, cost)| *cost));
+        costs.sum()
+    }
+
+    /// Of each, by name.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+        self.0.iter().filter_map(|(name, cost)| Some((*name, (*cost)?)))
     }
 
     fn show(&self) -> String {
@@ -108,92 +78,167 @@ fn ratio(work: Work, pair: &Pair) -> f64 {
 
 /// One round in a line.
 pub(crate) fn progress(work: Work, pair: &Pair) -> String {
-    let show = |measured: &Measured| work.value.show(work.value.of(measured));
+    let show = |measured: &Measured| figure(work.value.of(measured));
     let (raw, ours) = (show(&pair.raw.0), show(&pair.ours.0));
-    format!("raw RPC {raw}, product {ours} {}, ratio {:.2}", work.unit, ratio(work, pair))
+    format!("baseline {raw}, product {ours} {}, ratio {:.2}", work.unit, ratio(work, pair))
+}
+
+/// One figure beside its baseline's.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) work: String,
+    pub(crate) unit: &'static str,
+    /// None where there is nothing to compare with.
+    pub(crate) baseline: Option<f64>,
+    pub(crate) ours: f64,
+    pub(crate) target: Target,
+    /// What each process took, of the baseline and of the product, with the 99th percentiles in milliseconds.
+    pub(crate) costs: Option<Box<[(Costs, f64); 2]>>,
+}
+
+impl Row {
+    /// Over the baseline's.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        self.baseline.map(|baseline| self.ours / baseline)
+    }
+
+    /// Whether what is asked for is met.
+    pub(crate) fn is_met(&self) -> Option<bool> {
+        self.target.is_met(self.baseline.unwrap_or(f64::NAN), self.ours)
+    }
+}
+
+/// The rows of a work: its own figure and, for the one that is asked for it, the CPU time of a call.
+pub(crate) fn rows(work: Work, pair: Pair) -> Vec<Row> {
+    let Pair { raw: (raw, raw_costs), ours: (ours, our_costs) } = pair;
+    let mut rows = vec![Row {
+        work: work.name.to_owned(),
+        unit: work.unit,
+        baseline: Some(work.value.of(&raw)),
+        ours: work.value.of(&ours),
+        target: work.target,
+        costs: Some(Box::new([(raw_costs.clone(), raw.p99_ms), (our_costs.clone(), ours.p99_ms)])),
+    }];
+    if work.name == SMALL.name {
+        let baseline = raw_costs.together(&["client", "broker", "server"]);
+        rows.extend(cost(&our_costs, &["gateway", "broker", "runner"], baseline, Target::RatioAtMost(1.25)));
+        rows.extend(cost(&our_costs, &["gateway"], None, Target::AtMost(45.0)));
+        rows.extend(cost(&our_costs, &["runner"], None, Target::AtMost(45.0)));
+    }
+    rows
+}
+
+fn cost(costs: &Costs, names: &[&str], baseline: Option<f64>, target: Target) -> Option<Row> {
+    let work = format!("there, CPU of {}", names.join(" + "));
+    let ours = costs.together(names)?;
+    Some(Row { work, unit: "µs/call", baseline, ours, target, costs: None })
+}
+
+/// As many digits as a figure bears.
+fn figure(value: f64) -> String {
+    if value < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 /// What a person reads at the end.
-pub(crate) fn tables(medians: &[(Work, Pair)]) -> String {
+pub(crate) fn tables(rows: &[Row]) -> String {
     let mut out = String::from(
-        "\n| work | unit | raw RPC | product | ratio | target | |\n|---|---|---|---|---|---|---|\n",
+        "\n| work | unit | baseline | product | ratio | target | |\n|---|---|---|---|---|---|---|\n",
     );
-    for (work, pair) in medians {
-        let show = |measured: &Measured| work.value.show(work.value.of(measured));
-        let (raw, ours, ratio) = (show(&pair.raw.0), show(&pair.ours.0), ratio(*work, pair));
-        let (target, met) = work.value.target(pair);
-        let met = if met { "met" } else { "missed" };
+    for row in rows {
+        let or_nothing = |value: Option<String>| value.unwrap_or_default();
+        let baseline = or_nothing(row.baseline.map(figure));
+        let ratio = or_nothing(row.ratio().map(|ratio| format!("{ratio:.2}")));
+        let met = row.is_met().map_or("", |met| if met { "met" } else { "missed" });
+        let (ours, target) = (figure(row.ours), row.target.words(row.unit));
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "| {} | {} | {raw} | {ours} | {ratio:.2} | {target} | {met} |",
-            work.name, work.unit
+            "| {} | {} | {baseline} | {ours} | {ratio} | {target} | {met} |",
+            row.work, row.unit
         );
     }
     out.push_str("\nCPU microseconds per call, and the 99th percentile\n");
-    for (work, Pair { raw, ours }) in medians {
-        for (who, (measured, costs)) in [("raw RPC", raw), ("product", ours)] {
-            let _ = writeln!(out, "{}, {who}: {}; p99 {:.2} ms", work.name, costs.show(), measured.p99_ms);
+    for row in rows {
+        let Some(costs) = &row.costs else { continue };
+        for (who, (costs, p99_ms)) in ["baseline", "product"].iter().zip(&**costs) {
+            let _ = writeln!(out, "{}, {who}: {}; p99 {p99_ms:.2} ms", row.work, costs.show());
         }
     }
     out
 }
 
 /// One object a line.
-pub(crate) fn json(medians: &[(Work, Pair)]) -> String {
-    let line = |(work, pair): &(Work, Pair)| {
-        let value = |measured: &Measured| (work.value.of(measured) * 1000.0).round() / 1000.0;
+pub(crate) fn json(rows: &[Row]) -> String {
+    let line = |row: &Row| {
+        let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
         let object = json!({
-            "work": work.name,
-            "unit": work.unit,
-            "baseline": value(&pair.raw.0),
-            "ours": value(&pair.ours.0),
-            "ratio": (ratio(*work, pair) * 1000.0).round() / 1000.0,
-            "cpu_us": pair.ours.1.json(),
+            "work": row.work,
+            "unit": row.unit,
+            "baseline": row.baseline.map(rounded),
+            "ours": rounded(row.ours),
+            "ratio": row.ratio().map(rounded),
+            "target": row.target.words(row.unit),
+            "met": row.is_met(),
+            "cpu_us": row.costs.as_ref().map(|costs| costs[1].0.json()),
         });
         format!("{object}\n")
     };
-    medians.iter().map(line).collect()
+    rows.iter().map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::works::WORKS;
 
-    const WORK: Work = Work { name: "w", unit: "calls/s", in_flight: 1, value: Value::PerSecond };
+    const OTHER: Work = WORKS[2];
 
     fn pair(raw: f64, ours: f64) -> Pair {
         let measured = |per_second| Measured { calls: 100, per_second, p50_ms: 1.0, p99_ms: 2.0 };
         let time = |ms| Some(Duration::from_millis(ms));
-        let costs = Costs::of(
-            vec![("load", time(1)), ("broker", None)],
-            vec![("load", time(3)), ("broker", None)],
-            100,
-        );
-        Pair { raw: (measured(raw), costs.clone()), ours: (measured(ours), costs) }
+        let costs = |names: &[&'static str]| {
+            let at = |ms| names.iter().map(|name| (*name, time(ms))).collect::<Times>();
+            Costs::of(at(1), at(3), 100)
+        };
+        let raw_costs = costs(&["client", "broker", "server"]);
+        Pair {
+            raw: (measured(raw), raw_costs),
+            ours: (measured(ours), costs(&["gateway", "broker", "runner"])),
+        }
     }
 
     #[test]
     fn the_median_pair_is_the_one_of_the_median_ratio() {
         let pairs = vec![pair(100.0, 70.0), pair(1000.0, 400.0), pair(10.0, 5.0)];
-        let median = median(WORK, pairs).unwrap();
+        let median = median(OTHER, pairs).unwrap();
         assert_eq!((median.raw.0.per_second, median.ours.0.per_second), (10.0, 5.0));
     }
 
     #[test]
     fn json_is_an_object_a_line() {
-        let text = json(&[(WORK, pair(10.0, 5.0)), (WORK, pair(10.0, 4.0))]);
+        let text = json(&rows(OTHER, pair(10.0, 5.0)));
         let lines: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let expected = json!({
-            "work": "w", "unit": "calls/s", "baseline": 10.0, "ours": 5.0, "ratio": 0.5,
-            "cpu_us": {"load": 20.0, "broker": null},
+            "work": OTHER.name, "unit": "calls/s", "baseline": 10.0, "ours": 5.0, "ratio": 0.5,
+            "target": "at least 1 of the baseline", "met": false,
+            "cpu_us": {"gateway": 20.0, "broker": 20.0, "runner": 20.0},
         });
-        assert_eq!((lines.len(), &lines[0]), (2, &expected));
+        assert_eq!((lines.len(), &lines[0]), (1, &expected));
+    }
+
+    #[test]
+    fn what_a_call_costs_is_a_figure_of_its_own_where_it_is_asked_for() {
+        let rows = rows(SMALL, pair(10.0, 5.0));
+        let costs: Vec<_> = rows[1..].iter().map(|row| (row.ours, row.baseline, row.is_met())).collect();
+        let expected = [(60.0, Some(60.0), Some(true)), (20.0, None, Some(true)), (20.0, None, Some(true))];
+        assert_eq!(costs, expected);
     }
 
     #[test]
     fn a_missed_target_is_said() {
-        let shown = tables(&[(WORK, pair(10.0, 5.0)), (WORK, pair(10.0, 4.9))]);
+        let mut both = rows(OTHER, pair(10.0, 10.0));
+        both.extend(rows(OTHER, pair(10.0, 9.9)));
+        let shown = tables(&both);
         assert_eq!((shown.matches("| met |").count(), shown.matches("| missed |").count()), (1, 1));
     }
 }

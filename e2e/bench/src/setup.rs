@@ -6,14 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::link::{Connector as _, fresh_suffix};
-use funcatron_broker::names::{AppNames, Installation, Permissions};
+use funcatron_broker::names::{AppNames, Installation, Permissions, QueueName};
 use funcatron_broker::topology;
 use http::{Method, Request, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use crate::{APP, NAMESPACE, REVISION};
+use crate::{APP, FUNCTION, NAMESPACE, REVISION};
 
 /// An App on the broker, until it is taken down.
 pub(crate) struct Setup<'a> {
@@ -42,6 +42,9 @@ impl<'a> Setup<'a> {
             topology::installation(&setup.installation),
             topology::app(&setup.names),
             topology::revision(&setup.names, REVISION)?,
+            topology::durable(&setup.names, FUNCTION)?,
+            // Nobody takes what is told to it here.
+            topology::ledger(&setup.installation),
         ];
         link.declare(&items.concat()).await.context("declare the topology")?;
         link.close().await;
@@ -51,7 +54,8 @@ impl<'a> Setup<'a> {
     /// Leaves nothing behind.
     pub(crate) async fn take_down(self) -> Result<()> {
         let link = AmqpConnector::new(self.amqp, "bench").connect().await.context("connect to the broker")?;
-        for queue in [self.names.revision_queue(REVISION)?, self.installation.reports_queue()] {
+        let calls = [self.names.revision_queue(REVISION)?, self.installation.reports_queue()];
+        for queue in calls.into_iter().chain(self.durable_queues()?) {
             link.delete_queue(&queue, false).await.context("delete a queue")?;
         }
         for exchange in [self.names.cancel_exchange(), self.installation.reply_exchange()] {
@@ -59,6 +63,20 @@ impl<'a> Setup<'a> {
         }
         link.close().await;
         self.manage(Method::DELETE, &format!("users/{}", self.names.user()), None).await
+    }
+
+    /// Takes out what waits for nobody.
+    pub(crate) async fn empty(&self) -> Result<()> {
+        let vhost = vhost(self.amqp)?;
+        for queue in self.durable_queues()? {
+            self.manage(Method::DELETE, &format!("queues/{vhost}/{queue}/contents"), None).await?;
+        }
+        Ok(())
+    }
+
+    fn durable_queues(&self) -> Result<[QueueName; 3]> {
+        let Self { names, installation, .. } = self;
+        Ok([names.durable_queue(FUNCTION)?, names.dead_queue(FUNCTION)?, installation.ledger_queue()])
     }
 
     async fn put_user(&self, password: &str) -> Result<()> {

@@ -1,4 +1,5 @@
-//! A function that streams, as Fn's http-stream contract has it: a sink that answers with a digest, a source, an echo.
+//! A function that streams, as Fn's http-stream contract has it: a sink that answers with a digest, one that counts, a
+//! source, an echo.
 //! Never gathers a body.
 
 use std::convert::Infallible;
@@ -43,6 +44,7 @@ async fn call(request: Request<Incoming>) -> Result<Response<Body>, Infallible> 
     let body = request.into_body();
     let (kind, length, body) = match path.rsplit_once('/') {
         Some((_, "sink")) => ("text/plain", None, sink(body).await),
+        Some((_, "count")) => ("text/plain", None, count(body).await),
         Some((_, "echo")) => ("text/event-stream", None, body.boxed()),
         Some(("/source", bytes)) => {
             let length = bytes.parse().unwrap_or(0);
@@ -71,6 +73,16 @@ async fn sink(mut body: Incoming) -> Body {
         }
     }
     whole(hex(digest))
+}
+
+/// How many bytes a body has; of one that breaks off, what is no number.
+async fn count(mut body: Incoming) -> Body {
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return whole("broken off".to_owned()) };
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+    }
+    whole(bytes.to_string())
 }
 
 fn whole(text: String) -> Body {
