@@ -38,6 +38,7 @@ use crate::schema;
     validation = Rule::new("(has(self.queue) ? 1 : 0) + (has(self.http) ? 1 : 0) + (has(self.schedule) ? 1 : 0) == 1")
         .message(ONE_SOURCE)
 )]
+#[x_kube(validation = Rule::new("!has(self.async) || has(self.http)").message(ASYNC_WITHOUT_HTTP))]
 pub struct TriggerSpec {
     /// The App it belongs to, in the same namespace.
     #[schemars(length(min = 1, max = 40), regex(pattern = schema::NAME))]
@@ -56,6 +57,10 @@ pub struct TriggerSpec {
     /// Times at which it calls with an empty body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleTrigger>,
+    /// Whether a request is answered 202 at once and runs later; goes with `http`, since nobody waits for what a queue or
+    /// a schedule starts; default false.
+    #[serde(default, rename = "async", skip_serializing_if = "Option::is_none")]
+    pub is_async: Option<bool>,
     /// Starts nothing while true, as of a CronJob: a path answers 404 and stays its own, the exchange's messages pass
     /// by, times pass; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +69,9 @@ pub struct TriggerSpec {
 
 /// What a Trigger with none or several of its sources is told.
 pub const ONE_SOURCE: &str = "spec: set exactly one of `queue`, `http` and `schedule`";
+/// What a Trigger is told that says `async` of calls for which nobody waits anyway.
+const ASYNC_WITHOUT_HTTP: &str =
+    "spec.async: goes with `http` only; remove it: what a queue or a schedule starts always runs later";
 
 impl TriggerSpec {
     /// Whether its calls wait in the Fn's durable queue.
@@ -75,6 +83,11 @@ impl TriggerSpec {
     pub fn has_one_source(&self) -> bool {
         let sources = [self.queue.is_some(), self.http.is_some(), self.schedule.is_some()];
         sources.into_iter().filter(|set| *set).count() == 1
+    }
+
+    /// Whether its requests are answered at once and run later.
+    pub fn is_async(&self) -> bool {
+        self.http.is_some() && self.is_async.unwrap_or(false)
     }
 
     /// Whether it starts nothing for now.

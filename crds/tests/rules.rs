@@ -206,6 +206,12 @@ fn a_trigger_is_a_queue_a_path_or_times() {
     refused("Trigger", json!({"queue": {}, "http": {"source": "/"}}), one);
     refused("Trigger", json!({"queue": {}, "schedule": {}}), one);
     refused("Trigger", json!({"queue": {}, "schedule": {}, "http": {"source": "/"}}), one);
+    for is_async in [true, false] {
+        accepted("Trigger", json!({"fn": "a", "async": is_async, "http": {"source": "/"}}));
+        for source in ["queue", "schedule"] {
+            refused("Trigger", json!({"async": is_async, source: {}}), "spec.async: goes with `http` only");
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use funcatron_broker::names::{AppNames, ExchangeName, Installation, NameError, QueueName};
-use funcatron_routing::app_table::{AppBounds, AppTable, AsyncPolicy, FnEntry, RevisionEntry};
+use funcatron_routing::app_table::{
+    AppBounds, AppTable, AsyncPolicy, FnEntry, HttpTriggerEntry, RevisionEntry,
+};
 
 /// An App that is in the tables.
 #[derive(Debug)]
@@ -50,11 +52,14 @@ pub(crate) struct RevisionPart {
     pub(crate) durable: Option<QueueName>,
 }
 
+/// An HTTP trigger that is in the tables.
 #[derive(Debug)]
-struct TriggerPart {
+pub(crate) struct TriggerPart {
     /// Without a slash at its end.
-    source: Box<str>,
-    target: Arc<FnPart>,
+    pub(crate) source: Box<str>,
+    pub(crate) target: Arc<FnPart>,
+    /// Whether its calls are answered at once and run later.
+    pub(crate) is_async: bool,
 }
 
 /// What is counted of one App, whatever becomes of its table.
@@ -100,8 +105,9 @@ impl AppPart {
         let mut triggers: Vec<_> = triggers
             .into_iter()
             .filter_map(|entry| {
-                let target = Arc::clone(parts.get(entry.fn_name.as_str())?);
-                Some(TriggerPart { source: entry.source.trim_end_matches('/').into(), target })
+                let HttpTriggerEntry { name: _, source, fn_name, is_async } = entry;
+                let target = Arc::clone(parts.get(fn_name.as_str())?);
+                Some(TriggerPart { source: source.trim_end_matches('/').into(), target, is_async })
             })
             .collect();
         // The longest first, so that the first that fits is the most precise.
@@ -130,12 +136,11 @@ impl AppPart {
         self.fns.keys().map(|name| &**name)
     }
 
-    /// The Fn whose trigger's source is this path or leads it by whole segments; the longest source wins.
-    pub(crate) fn trigger(&self, path: &str) -> Option<(&str, &Arc<FnPart>)> {
-        let found = self.triggers.iter().find(|trigger| {
+    /// The trigger whose source is this path or leads it by whole segments; the longest source wins.
+    pub(crate) fn trigger(&self, path: &str) -> Option<&TriggerPart> {
+        self.triggers.iter().find(|trigger| {
             path.strip_prefix(&*trigger.source).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        });
-        found.map(|trigger| (&*trigger.source, &trigger.target))
+        })
     }
 }
 

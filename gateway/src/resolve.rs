@@ -9,6 +9,7 @@ use funcatron_routing::{CallPolicy, Found, Match};
 use http::uri::Authority;
 use http::{Method, Version, header, request};
 
+use crate::apps::TriggerPart;
 use crate::problem::Problem;
 use crate::submission::Destination;
 use crate::tables::TableStore;
@@ -98,10 +99,10 @@ fn trigger(tables: &TableStore, rest: &str) -> Result<Destination, Problem> {
         return Err(Problem::NoRoute);
     }
     let app = tables.app(namespace, app).ok_or(Problem::NoRoute)?;
-    let (source, function) = app.trigger(source).ok_or(Problem::NoRoute)?;
-    let (template, function) = (Some(source.to_owned()), function.clone());
-    let (intent, operation) = (Intent::HttpRequest, None);
-    let (policy, params) = (CallPolicy::default(), Vec::new());
+    let TriggerPart { source, target, is_async } = app.trigger(source).ok_or(Problem::NoRoute)?;
+    let (template, function) = (Some(source.to_string()), target.clone());
+    let policy = CallPolicy { is_async: *is_async, ..CallPolicy::default() };
+    let (intent, operation, params) = (Intent::HttpRequest, None, Vec::new());
     Ok(Destination { app, function, intent, policy, operation, template, params })
 }
 

@@ -140,6 +140,9 @@ pub struct HttpTriggerEntry {
     /// The Fn that it starts.
     #[serde(rename = "fn")]
     pub fn_name: String,
+    /// Whether a request is answered at once and runs later.
+    #[serde(default, rename = "async", skip_serializing_if = "std::ops::Not::not")]
+    pub is_async: bool,
 }
 
 /// Why bytes are no App's table.
@@ -211,6 +214,7 @@ mod tests {
             name: name.into(),
             source: source.into(),
             fn_name: "invoice".into(),
+            is_async: name == "deep",
         };
         let mut table = AppTable::new("team-a", "shop", AppBounds::with_body(6_291_456));
         table.triggers =
@@ -269,7 +273,8 @@ mod tests {
         assert_eq!(found("/hooks"), None);
         assert_eq!(found("/"), None);
         let mut all = AppTable::new("a", "b", AppBounds::with_body(1));
-        all.triggers = vec![HttpTriggerEntry { name: "all".into(), source: "/".into(), fn_name: "f".into() }];
+        let (name, source, fn_name) = ("all".into(), "/".into(), "f".into());
+        all.triggers = vec![HttpTriggerEntry { name, source, fn_name, is_async: false }];
         assert!(all.find_trigger("/anything").is_some());
     }
 }

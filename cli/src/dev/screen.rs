@@ -93,9 +93,10 @@ fn list(plan: &Plan, addresses: Addresses) -> String {
     for (Key { namespace, name: app_name }, app) in &plan.apps {
         let fns = app.fns.keys();
         lines.extend(fns.map(|name| format!("  {name:<24} http://{internal}/invoke/{namespace}/{name}")));
-        for HttpTriggerEntry { name, source, fn_name } in &app.triggers {
+        for HttpTriggerEntry { name, source, fn_name, is_async } in &app.triggers {
             let url = format!("http://{public}/t/{namespace}/{app_name}{source}");
-            lines.push(format!("  {name:<24} {url}   Trigger → {fn_name}"));
+            let rest = if *is_async { ", which runs later" } else { "" };
+            lines.push(format!("  {name:<24} {url}   Trigger → {fn_name}{rest}"));
         }
         for BindingPlan { fn_name, exchange, key } in &app.bindings {
             lines.push(format!("  {fn_name:<24} exchange {exchange}, key {key}   Trigger"));

@@ -86,6 +86,16 @@ async fn a_route_and_fns_header_make_a_call_async_without_being_asked_nicely() {
 }
 
 #[tokio::test]
+async fn a_trigger_that_says_async_is_answered_at_once() {
+    let fixture = Fixture::start().await;
+    let answer = send(fixture.public, Method::POST, OWN_HOST, "/t/team-a/shop/hook/later/7", &[], "{}");
+    assert_eq!(answer.await.status, 202);
+    let mut durable = listen(&fixture, &names().durable_queue("page").unwrap()).await;
+    let call = Call::from_envelope(durable.next().await.0).unwrap();
+    assert_eq!((call.reply_to.as_deref(), &call.body[..]), (None, &b"{}"[..]));
+}
+
+#[tokio::test]
 async fn the_ledger_is_told_what_was_asked_without_credentials() {
     let fixture = Fixture::start().await;
     let headers = [("prefer", "respond-async"), ("authorization", "Bearer secret"), ("accept", "text/csv")];

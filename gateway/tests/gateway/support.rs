@@ -194,8 +194,13 @@ pub(crate) fn app(hash: &str) -> AppTable {
         "new".into(),
         FnEntry { revision: None, timeout_ms: 30_000, detached: AsyncPolicy::default() },
     );
-    let hook = HttpTriggerEntry { name: "hook".into(), source: "/hook".into(), fn_name: "page".into() };
-    table.triggers.push(hook);
+    let hook = |source: &str, is_async| HttpTriggerEntry {
+        name: source.trim_start_matches('/').into(),
+        source: source.into(),
+        fn_name: "page".into(),
+        is_async,
+    };
+    table.triggers.extend([hook("/hook", false), hook("/hook/later", true)]);
     table
 }
 

@@ -66,6 +66,7 @@ fn trigger_entry(trigger: &Trigger) -> Option<HttpTriggerEntry> {
         name: trigger.name_any(),
         source: http.source.clone(),
         fn_name: trigger.spec.fn_name.clone(),
+        is_async: trigger.spec.is_async(),
     })
 }
 
@@ -122,7 +123,7 @@ pub(crate) async fn publish(ctx: &Context, namespace: &str, app_name: &str) -> R
 mod tests {
     use super::*;
     use crate::objects::revisions::Record;
-    use funcatron_crds::{AppSpec, Digest};
+    use funcatron_crds::{AppSpec, Digest, HttpTrigger, TriggerSpec};
 
     fn stored_revision() -> Stored {
         Stored {
@@ -157,6 +158,19 @@ mod tests {
             FnEntry { revision: None, timeout_ms: 7, detached: AsyncPolicy::default() }
         );
         assert_eq!(table.bounds.body_bytes_max, 6_291_456);
+    }
+
+    #[test]
+    fn a_trigger_enters_as_it_is_answered_and_not_at_all_while_suspended() {
+        let trigger = |is_async, suspend| {
+            let http = Some(HttpTrigger { source: "/hook".into() });
+            Trigger::new("hook", TriggerSpec { http, is_async, suspend, ..TriggerSpec::default() })
+        };
+        for is_async in [None, Some(false), Some(true)] {
+            let entry = trigger_entry(&trigger(is_async, None)).unwrap();
+            assert_eq!(entry.is_async, is_async == Some(true));
+        }
+        assert_eq!(trigger_entry(&trigger(Some(true), Some(true))), None);
     }
 
     #[test]

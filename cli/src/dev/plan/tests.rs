@@ -119,6 +119,22 @@ fn a_route_to_a_fn_that_is_not_there_is_a_problem_and_still_serves_the_rest() {
 }
 
 #[test]
+fn a_trigger_runs_later_where_it_says_so() {
+    let trigger = |name: &str, more: &str| {
+        format!(
+            "apiVersion: funcatron.dev/v1alpha1\nkind: Trigger\nmetadata: {{name: {name}}}\nspec: {{app: shop, fn: a, \
+             http: {{source: /{name}}}{more}}}\n---\n"
+        )
+    };
+    let triggers = [trigger("later", ", async: true"), trigger("now", "")].concat();
+    let plan = plan_text(&format!("{APP}{}{triggers}", function("a", "")));
+    assert_eq!(plan.problems, vec![]);
+    let planned: Vec<_> =
+        plan.apps[&shop()].triggers.iter().map(|trigger| (trigger.name.as_str(), trigger.is_async)).collect();
+    assert_eq!(planned, [("later", true), ("now", false)]);
+}
+
+#[test]
 fn a_trigger_of_another_apps_fn_is_refused() {
     let other = "apiVersion: funcatron.dev/v1alpha1\nkind: App\nmetadata: {name: other}\nspec: {}\n---\n\
                  apiVersion: funcatron.dev/v1alpha1\nkind: Trigger\nmetadata: {name: t}\nspec: {app: other, fn: a, \

@@ -83,6 +83,7 @@ fn plan_http(
             name: key.name.clone(),
             source: source.clone(),
             fn_name: trigger.spec.fn_name.clone(),
+            is_async: trigger.spec.is_async(),
         });
     }
     Ok(())
