@@ -69,6 +69,15 @@ pub enum HeaderValue {
     Bool(bool),
     /// A number with a fraction; never written here, but others' events may hold it.
     Float(f64),
+    /// A moment in Unix seconds; never written here, but others' events may hold it.
+    Timestamp(u64),
+    /// `value` divided by ten to the power of `scale`; likewise.
+    Decimal {
+        /// Digits after the point.
+        scale: u8,
+        /// All digits.
+        value: u32,
+    },
     /// Several values.
     List(Vec<HeaderValue>),
     /// Named values.
@@ -83,7 +92,8 @@ impl HeaderValue {
         match self {
             Self::Void => 1,
             Self::Bool(_) => 2,
-            Self::Int(_) | Self::Float(_) => 9,
+            Self::Decimal { .. } => 6,
+            Self::Int(_) | Self::Float(_) | Self::Timestamp(_) => 9,
             Self::Text(text) => 5 + text.len(),
             Self::Bytes(bytes) => 5 + bytes.len(),
             Self::List(values) => 5 + values.iter().map(Self::bytes).sum::<usize>(),
@@ -107,6 +117,8 @@ impl HeaderValue {
             Self::Int(_) => "an integer",
             Self::Bool(_) => "a boolean",
             Self::Float(_) => "a float",
+            Self::Timestamp(_) => "a timestamp",
+            Self::Decimal { .. } => "a decimal",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
             Self::Void => "void",

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, ShortString};
+use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable, LongString, ShortString};
 
 use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
 use crate::topology::{Attempts, Overflow, QueueKind, QueueSpec};
@@ -79,6 +79,8 @@ fn amqp(value: HeaderValue) -> AMQPValue {
         HeaderValue::Int(number) => AMQPValue::LongLongInt(number),
         HeaderValue::Bool(truth) => AMQPValue::Boolean(truth),
         HeaderValue::Float(number) => AMQPValue::Double(number),
+        HeaderValue::Timestamp(seconds) => AMQPValue::Timestamp(seconds),
+        HeaderValue::Decimal { scale, value } => AMQPValue::DecimalValue(DecimalValue { scale, value }),
         HeaderValue::List(values) => {
             AMQPValue::FieldArray(FieldArray::from(values.into_iter().map(amqp).collect::<Vec<_>>()))
         }
@@ -125,7 +127,7 @@ fn ours(value: &AMQPValue) -> HeaderValue {
         AMQPValue::LongInt(number) => HeaderValue::Int((*number).into()),
         AMQPValue::LongUInt(number) => HeaderValue::Int((*number).into()),
         AMQPValue::LongLongInt(number) => HeaderValue::Int(*number),
-        AMQPValue::Timestamp(seconds) => HeaderValue::Int(i64::try_from(*seconds).unwrap_or(i64::MAX)),
+        AMQPValue::Timestamp(seconds) => HeaderValue::Timestamp(*seconds),
         AMQPValue::Float(number) => HeaderValue::Float((*number).into()),
         AMQPValue::Double(number) => HeaderValue::Float(*number),
         AMQPValue::ShortString(text) => HeaderValue::Text(text.to_string()),
@@ -133,7 +135,10 @@ fn ours(value: &AMQPValue) -> HeaderValue {
         AMQPValue::ByteArray(bytes) => HeaderValue::Bytes(Bytes::copy_from_slice(bytes.as_slice())),
         AMQPValue::FieldArray(values) => HeaderValue::List(values.as_slice().iter().map(ours).collect()),
         AMQPValue::FieldTable(table) => HeaderValue::Table(headers(table)),
-        AMQPValue::DecimalValue(_) | AMQPValue::Void => HeaderValue::Void,
+        AMQPValue::DecimalValue(DecimalValue { scale, value }) => {
+            HeaderValue::Decimal { scale: *scale, value: *value }
+        }
+        AMQPValue::Void => HeaderValue::Void,
     }
 }
 

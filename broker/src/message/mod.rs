@@ -5,6 +5,7 @@
 //! what is missing, wrongly typed or too much is an error that names it. Never performs I/O.
 
 mod call;
+pub mod cloud_events;
 mod direct;
 mod events;
 mod fields;

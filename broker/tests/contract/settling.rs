@@ -19,6 +19,8 @@ pub(crate) async fn what_is_published_arrives_unchanged(kit: Box<dyn Kit>) {
     headers.insert("int", i64::MIN);
     headers.insert("bool", HeaderValue::Bool(true));
     headers.insert("float", HeaderValue::Float(0.5));
+    headers.insert("timestamp", HeaderValue::Timestamp(1_790_000_000));
+    headers.insert("decimal", HeaderValue::Decimal { scale: 2, value: 1999 });
     headers.insert("void", HeaderValue::Void);
     headers.insert("list", HeaderValue::List(vec!["a".into(), 2.into()]));
     headers.insert("table", HeaderValue::Table([("k".to_owned(), "v".into())].into_iter().collect()));

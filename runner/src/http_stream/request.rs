@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use funcatron_broker::link::{Envelope, HeaderValue as AmqpValue};
-use funcatron_broker::message::{Call, CallId, Intent};
+use funcatron_broker::message::{Call, CallId, Intent, cloud_events};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
@@ -72,11 +72,12 @@ pub(crate) fn of_event(
     attempt: u32,
     deadline_ms: u64,
 ) -> Request<Full<Bytes>> {
-    let Envelope { properties, headers, body } = event;
+    let Envelope { properties, mut headers, body } = event;
     let id = properties.message_id.as_deref().and_then(|id| id.parse().ok()).unwrap_or_else(CallId::fresh);
     let mut own = own_headers(id, "event", attempt, deadline_ms, headers.len());
     put(&mut own, EXCHANGE, Some(exchange));
     put(&mut own, ROUTING_KEY, Some(routing_key));
+    own.extend(cloud_events::take_attributes(&mut headers));
     put(&mut own, CONTENT_TYPE, properties.content_type.as_deref());
     for (name, value) in headers.iter() {
         if let (AmqpValue::Text(text), Some(name)) = (value, prefixed(AMQP_PREFIX, name)) {

@@ -112,6 +112,39 @@ fn an_event_carries_its_texts_and_where_it_came_from() {
 }
 
 #[test]
+fn a_cloud_event_is_known_by_its_http_headers() {
+    let mut event = Envelope::default();
+    event.properties.content_type = Some("application/json".into());
+    for (name, value) in [("specversion", "1.0"), ("id", "a 1"), ("source", "/shop"), ("type", "paid")] {
+        event.headers.insert(format!("cloudEvents:{name}"), value);
+    }
+    event.headers.insert("cloudEvents:datacontenttype", "text/csv");
+    event.headers.insert("cloudEvents:time", AmqpValue::Timestamp(1_790_000_000));
+    event.headers.insert("tenant", "acme");
+    let request = of_event(event, "i.ns.shop.x.orders", "orders.created", 1, 0);
+    for (name, value) in [
+        ("ce-id", "a%201"),
+        ("ce-source", "/shop"),
+        ("ce-time", "2026-09-21T14:13:20Z"),
+        ("content-type", "application/json"),
+        ("fn-amqp-h-tenant", "acme"),
+        ("fn-intent", "event"),
+    ] {
+        assert_eq!(header(&request, name), Some(value), "{name}");
+    }
+    assert!(request.headers().keys().all(|name| !name.as_str().contains("cloudevents")));
+}
+
+#[test]
+fn a_structured_cloud_event_is_its_body() {
+    let mut event = Envelope { body: "{}".into(), ..Envelope::default() };
+    event.properties.content_type = Some("application/cloudevents+json; charset=utf-8".into());
+    let request = of_event(event, "x", "k", 1, 0);
+    assert_eq!(header(&request, "content-type"), Some("application/cloudevents+json; charset=utf-8"));
+    assert!(request.headers().keys().all(|name| !name.as_str().starts_with("ce-")));
+}
+
+#[test]
 fn a_deadline_beyond_all_dates_is_the_last_date() {
     assert!(rfc3339(u64::MAX).starts_with("9999-12-30"));
 }

@@ -10,6 +10,7 @@ const { Pieces, isSource } = require('./pieces')
 const NOT_ASCII = /[\x80-\xff]/
 const HTTP_PREFIX = 'fn-http-h-'
 const AMQP_PREFIX = 'fn-amqp-h-'
+const CLOUD_EVENT_PREFIX = 'ce-'
 const INTENT_HTTP = 'httprequest'
 const INTENT_EVENT = 'event'
 const UNPREFIXED = new Set(['fn-fdk-version', 'fn-fdk-runtime'])
@@ -164,6 +165,9 @@ function httpHeaders (request) {
     if (prefix) {
       if (name.startsWith(prefix)) found[name.slice(prefix.length)] = [...values]
     } else if (!name.startsWith('fn-') && !FRAMING.has(name) && name !== 'host') found[name] = [...values]
+  }
+  if (intent === INTENT_EVENT) {
+    for (const name in request.headers) if (name.startsWith(CLOUD_EVENT_PREFIX)) found[name] = [...request.headers[name]]
   }
   return found
 }

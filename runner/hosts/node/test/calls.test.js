@@ -49,10 +49,10 @@ test('queue event carries its exchange, key and headers', async () => {
     body: '12',
     headers: {
       'Fn-Intent': 'event', 'Fn-Exchange': 'payments', 'Fn-Routing-Key': 'paid.eu', 'Fn-Amqp-H-Tenant': 't',
-      'Fn-Http-Method': null, 'Fn-Http-Request-Url': null
+      'Ce-Type': 'paid', 'Fn-Http-Method': null, 'Fn-Http-Request-Url': null
     }
   })
-  assert.deepEqual(reply.json, { exchange: 'payments', routingKey: 'paid.eu', body: '12', httpMethod: null, headers: { tenant: 't' } })
+  assert.deepEqual(reply.json, { exchange: 'payments', routingKey: 'paid.eu', body: '12', httpMethod: null, headers: { tenant: 't', 'ce-type': 'paid' } })
 })
 
 test('direct invoke has plain headers', async () => {

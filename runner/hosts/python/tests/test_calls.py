@@ -98,9 +98,10 @@ def test_queue_event_carries_its_exchange_key_and_headers(host: Host) -> None:
     host.loaded("a", "def handler(event):\n    return {k: event[k] for k in "
                      "('exchange', 'routingKey', 'body', 'httpMethod', 'headers')}\n")
     headers = {"Fn-Intent": "event", "Fn-Exchange": "payments", "Fn-Routing-Key": "paid.eu",
-               "Fn-Amqp-H-Tenant": "t", "Fn-Http-Method": None, "Fn-Http-Request-Url": None}
+               "Fn-Amqp-H-Tenant": "t", "Ce-Type": "paid", "Fn-Http-Method": None, "Fn-Http-Request-Url": None}
     assert host.call("a", b"12", headers).json == {
-        "exchange": "payments", "routingKey": "paid.eu", "body": "12", "httpMethod": None, "headers": {"tenant": "t"}}
+        "exchange": "payments", "routingKey": "paid.eu", "body": "12", "httpMethod": None,
+        "headers": {"tenant": "t", "ce-type": "paid"}}
 
 
 def test_direct_invoke_has_plain_headers(host: Host) -> None:

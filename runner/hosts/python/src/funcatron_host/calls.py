@@ -20,6 +20,7 @@ from .pieces import Pieces
 
 HTTP_PREFIX = "fn-http-h-"
 AMQP_PREFIX = "fn-amqp-h-"
+CLOUD_EVENT_PREFIX = "ce-"
 INTENT_HTTP = "httprequest"
 INTENT_EVENT = "event"
 # `json.dumps` with these would make an encoder for each call.
@@ -165,7 +166,8 @@ def http_headers(request: Request) -> dict[str, list[str]]:
     if intent == INTENT_HTTP:
         return _unprefixed(request, HTTP_PREFIX)
     if intent == INTENT_EVENT:
-        return _unprefixed(request, AMQP_PREFIX)
+        own = {name: list(values) for name, values in request.headers.items() if name.startswith(CLOUD_EVENT_PREFIX)}
+        return _unprefixed(request, AMQP_PREFIX) | own
     return {name: list(values) for name, values in request.headers.items()
             if not name.startswith("fn-") and name not in _FRAMING and name != "host"}
 
