@@ -18,6 +18,8 @@ const RESERVED: &str = "amq";
 pub const REPORTS_KEY: &str = "reports";
 /// The routing key under which runners' events and claims reach the ledger's queue.
 pub const LEDGER_KEY: &str = "ledger";
+/// The one exchange among an App's own that is not for events: replies to them go through it.
+pub const EVENT_REPLIES: &str = "replies";
 
 /// Why a name cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +41,9 @@ pub enum NameError {
         /// Which kind of name.
         what: &'static str,
     },
+    /// A name that the platform uses itself.
+    #[error("exchange {EVENT_REPLIES:?} is where replies to events go: choose another name")]
+    Reserved,
     /// A name holds a control character.
     #[error("{what} holds a control character")]
     Control {
@@ -239,8 +244,16 @@ impl AppNames {
         ExchangeName(format!("{}.cancel", self.prefix))
     }
 
+    /// Where replies to events go, by their `reply_to` as the routing key: who sends events binds a queue of its own.
+    pub fn event_replies(&self) -> ExchangeName {
+        ExchangeName(format!("{}.x.{EVENT_REPLIES}", self.prefix))
+    }
+
     /// One of the App's own event exchanges.
     pub fn event_exchange(&self, exchange: &str) -> Result<ExchangeName, NameError> {
+        if exchange == EVENT_REPLIES {
+            return Err(NameError::Reserved);
+        }
         Ok(ExchangeName(format!("{}.x.{}", self.prefix, label("exchange", exchange)?)))
     }
 

@@ -222,7 +222,8 @@ pub fn durable(names: &AppNames, fn_name: &str) -> Result<Vec<Item>, NameError> 
     ])
 }
 
-/// What a queue Trigger needs: the App's exchange, the Fn's durable queue, and the binding between.
+/// What a queue Trigger needs: the App's exchange, the Fn's durable queue, and the binding between; and the exchange
+/// for replies to what comes so.
 pub fn trigger(
     names: &AppNames,
     fn_name: &str,
@@ -231,6 +232,7 @@ pub fn trigger(
 ) -> Result<Vec<Item>, NameError> {
     let exchange = names.event_exchange(exchange)?;
     let mut items = durable(names, fn_name)?;
+    items.push(Item::Exchange { name: names.event_replies(), kind: ExchangeKind::Direct });
     items.push(Item::Exchange { name: exchange.clone(), kind: ExchangeKind::Topic });
     items.push(Item::Binding {
         exchange,

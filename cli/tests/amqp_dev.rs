@@ -14,8 +14,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use funcatron_broker::amqp::AmqpConnector;
-use funcatron_broker::link::{Connector as _, Envelope, Link, Target};
+use funcatron_broker::link::{
+    Confirm, Connector as _, ConsumeOptions, Consumer, Envelope, Event, Link, Target, fresh_suffix,
+};
 use funcatron_broker::names::{AppNames, Installation, QueueName};
+use funcatron_broker::topology::{Item, Overflow, QueueKind, QueueSpec};
 use funcatron_crds::Digest;
 use tokio::runtime::Runtime;
 
@@ -51,6 +54,26 @@ impl Beside {
         let sent = self.link.publish_confirmed(Target::exchange(&exchange, key), event, true);
         self.runtime.block_on(sent).unwrap();
     }
+}
+
+/// A producer's queue for replies, on a link of its own, which takes it along when it goes.
+fn producer(beside: &Beside, names: &AppNames, key: &str) -> Consumer {
+    let queue = QueueName::parse(&format!("producer-{key}")).unwrap();
+    let spec = QueueSpec {
+        kind: QueueKind::Exclusive,
+        length_max: 10,
+        bytes_max: None,
+        overflow: Overflow::DropHead,
+        attempts: None,
+        keeps_trying: false,
+    };
+    let binding =
+        Item::Binding { exchange: names.event_replies(), queue: queue.clone(), key: key.to_owned() };
+    beside.runtime.block_on(async {
+        beside.link.declare(&[Item::Queue { name: queue.clone(), spec }, binding]).await.unwrap();
+        let options = ConsumeOptions { prefetch: 0, exclusive: false, no_ack: true };
+        beside.link.consume(&queue, options).await.unwrap()
+    })
 }
 
 fn names(folder: &Path) -> AppNames {
@@ -105,6 +128,44 @@ fn dev_serves_over_rabbitmq_and_leaves_no_queue_behind() {
     }
     let bodies = dev.lines().into_iter().filter(|line| line.contains("lapin")).count();
     assert_eq!(bodies, 0, "{:#?}", dev.lines());
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: cargo xtask test runs it"]
+fn a_cloud_event_is_answered_to_the_producer_that_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = "return {'statusCode': 200, 'body': event['headers']['ce-type'], 'headers': {'ce-specversion': '1.0', \
+                  'ce-id': '2', 'ce-source': '/shop', 'ce-type': 'billed'}}";
+    let trigger = "apiVersion: funcatron.dev/v1alpha1\nkind: Trigger\nmetadata: {name: on-paid}\nspec: {app: shop, fn: \
+                   on-paid, queue: {exchange: payments}}\n---\n";
+    write(folder.path(), "fn.yaml", &format!("{APP}{}{trigger}", python("on-paid", answer)));
+    let dev = Dev::start_as(folder.path(), |command| command.args(["--amqp", &url()]));
+    dev.line(0, &["serving on-paid ("]);
+    let (beside, names) = (Beside::open(), names(folder.path()));
+    let key = fresh_suffix();
+    let mut replies = producer(&beside, &names, &key);
+
+    let mut event = Envelope::default();
+    for (name, value) in [("specversion", "1.0"), ("id", "1"), ("source", "/bank"), ("type", "paid in full")]
+    {
+        event.headers.insert(format!("cloudEvents:{name}"), value);
+    }
+    (event.properties.reply_to, event.properties.message_id) = (Some(key), Some("order-7".to_owned()));
+    let exchange = names.event_exchange("payments").unwrap();
+    let sent = beside.link.publish_confirmed(Target::exchange(&exchange, "paid"), event, true);
+    assert_eq!(beside.runtime.block_on(sent).unwrap(), Confirm::Acked);
+
+    let reply = eventually("a reply", || match beside.runtime.block_on(async { replies.try_next() }) {
+        Some(Event::Delivery(delivery)) => Some(delivery.envelope),
+        _ => None,
+    });
+    assert_eq!(reply.body, "paid%20in%20full");
+    assert_eq!(reply.properties.correlation_id.as_deref(), Some("order-7"));
+    assert_eq!(reply.headers.text("cloudEvents:type"), Some("billed"));
+    assert_eq!(
+        (reply.headers.text("fn-outcome"), reply.headers.int("fn-status")),
+        (Some("answer"), Some(200))
+    );
 }
 
 #[test]

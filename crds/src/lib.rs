@@ -50,8 +50,8 @@ pub use route::{
 };
 pub use schema::{CONFLICT_LENGTH_MAX, CONFLICTS_MAX, HOSTNAMES_MAX, URLS_MAX};
 pub use trigger::{
-    ConcurrencyPolicy, FiredCall, Firing, HttpTrigger, JITTER_MAX, ONE_SOURCE, QueueTrigger, ScheduleTrigger,
-    Trigger, TriggerSpec, TriggerStatus,
+    ConcurrencyPolicy, EXCHANGE_RESERVED, EXCHANGE_RESERVED_MESSAGE, FiredCall, Firing, HttpTrigger,
+    JITTER_MAX, ONE_SOURCE, QueueTrigger, ScheduleTrigger, Trigger, TriggerSpec, TriggerStatus,
 };
 
 /// The API group of every kind.

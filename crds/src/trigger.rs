@@ -96,12 +96,19 @@ impl TriggerSpec {
     }
 }
 
+/// The name that no queue Trigger's exchange may have.
+pub const EXCHANGE_RESERVED: &str = "replies";
+/// What one is told that has it.
+pub const EXCHANGE_RESERVED_MESSAGE: &str =
+    "spec.queue.exchange: replies to events go through the App's exchange `replies`: choose another name";
+
 /// A binding of the Fn's durable queue to the App's own topic exchange of that name.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueTrigger {
-    /// The exchange's name within the App, a DNS label.
+    /// The exchange's name within the App, a DNS label; `replies` is the platform's.
     #[schemars(length(min = 1, max = 40), regex(pattern = schema::NAME))]
+    #[x_kube(validation = Rule::new("self != 'replies'").message(EXCHANGE_RESERVED_MESSAGE))]
     pub exchange: String,
     /// A topic pattern; default `#`, every message.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -202,6 +202,7 @@ fn a_trigger_is_a_queue_a_path_or_times() {
     let one = "exactly one of `queue`, `http` and `schedule`";
     accepted("Trigger", json!({"fn": "a", "queue": {"exchange": "b"}, "suspend": true}));
     accepted("Trigger", json!({"fn": "a", "schedule": {"cron": "@daily"}}));
+    refused("Trigger", json!({"fn": "a", "queue": {"exchange": "replies"}}), "choose another name");
     refused("Trigger", json!({"fn": "a"}), one);
     refused("Trigger", json!({"queue": {}, "http": {"source": "/"}}), one);
     refused("Trigger", json!({"queue": {}, "schedule": {}}), one);

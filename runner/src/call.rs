@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use funcatron_broker::link::{Delivery, Envelope};
 use funcatron_broker::message::{
-    ATTEMPTS_DEFAULT, Call, CallEvent, CallId, Offer, Outcome, Reply, ReportEvent, is_ours,
+    ATTEMPTS_DEFAULT, Call, CallEvent, CallId, EventReply, Offer, Outcome, Reply, ReportEvent, is_ours,
 };
 use funcatron_crds::RevisionName;
 use http::{HeaderMap, Request};
@@ -16,21 +16,18 @@ use http_body_util::Full;
 use tracing::warn;
 
 use crate::admission::{Admission, Start, admit};
+use crate::attempt::{Attempted, attempt};
 use crate::cancelled::Cancelled;
 use crate::direct::{DirectCall, Gateways, Met};
 use crate::durable::{self, Attempt, Next};
-use crate::http_stream::answer::{self, Answer};
 use crate::http_stream::body::RequestBody;
-use crate::http_stream::client::{ExchangeError, Exchanged, Keep};
+use crate::http_stream::client::Keep;
 use crate::http_stream::request;
-use crate::instance::{Breakage, Death, Instance};
-use crate::keeper::EXIT_WAIT;
+use crate::instance::{Breakage, Instance};
+use crate::producer::Producer;
 use crate::session::{Identity, News, Session, now_ms};
 use crate::settler::{Last, LastWord};
 use crate::slots::Lane;
-
-/// A function's library that keeps the deadline itself answers 504 right at it, and its process need not die.
-pub(crate) const KILL_GRACE: Duration = Duration::from_millis(100);
 
 /// A delivery that is to run.
 #[derive(Debug)]
@@ -63,6 +60,13 @@ impl Work {
             Self::Event(_) => None,
         }
     }
+
+    fn producer(&self) -> Option<Producer> {
+        match self {
+            Self::Call(_) => None,
+            Self::Event(event) => Producer::of(event),
+        }
+    }
 }
 
 /// A delivery to be settled, and over what.
@@ -85,6 +89,8 @@ struct Asker {
 pub(crate) struct Settlement {
     unsettled: Unsettled,
     asker: Option<Asker>,
+    /// Of an event, told once nothing follows.
+    producer: Option<Producer>,
     result: Outcome,
     headers: HeaderMap,
     body: Bytes,
@@ -113,7 +119,9 @@ pub(crate) fn take(lane: Lane, mut delivery: Delivery, session: Arc<Session>) ->
     let unsettled = Unsettled { delivery, session };
     if lane == Lane::Durable && !is_ours(&envelope) {
         if delivered(&unsettled.delivery) >= ATTEMPTS_DEFAULT {
-            return Taken::Settle(Box::new(Settlement::silent(unsettled, LastWord::DeadLetter)));
+            let words = "its last attempt ended with its runner";
+            let lost = Settlement::refused(unsettled, None, Outcome::RunnerLost, words, LastWord::DeadLetter);
+            return Taken::Settle(Box::new(Settlement { producer: Producer::of(&envelope), ..lost }));
         }
         return Taken::Run(Job { lane, work: Work::Event(Box::new(envelope)), attempt: None, unsettled });
     }
@@ -161,6 +169,7 @@ impl Settlement {
         Self {
             unsettled,
             asker,
+            producer: None,
             result,
             headers: HeaderMap::new(),
             body: words.into(),
@@ -205,29 +214,6 @@ pub(crate) struct Caller {
     pub timeout_ms: u64,
 }
 
-/// What an attempt came to.
-pub(crate) struct Attempted {
-    outcome: Outcome,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Attempted {
-    /// Anything but an answer.
-    pub(crate) fn not(outcome: Outcome, words: impl Into<Bytes>) -> Self {
-        Self { outcome, headers: HeaderMap::new(), body: words.into() }
-    }
-
-    /// The function's process ended under it. What ends with its host is no fault of the function's: where the call
-    /// may run again, it is as if its runner had been lost.
-    pub(crate) fn died(death: Death) -> Self {
-        match death {
-            Death::Own => Self::not(Outcome::Failed, "the function's process ended"),
-            Death::WithHost => Self::not(Outcome::RunnerLost, "the function's host was lost"),
-        }
-    }
-}
-
 impl Caller {
     /// Runs a delivery and settles it. Comes back with it where nothing was sent: it is to start elsewhere.
     pub(crate) async fn run(&self, job: Job, instance: &Instance) -> Option<Job> {
@@ -253,7 +239,7 @@ impl Caller {
         if let Some(number) = &number {
             self.began(number, &unsettled.session).await;
         }
-        let offered = work.take_offer(lane);
+        let (offered, producer) = (work.take_offer(lane), work.producer());
         let (mut asker, request) = Self::request_of(work, &unsettled.delivery, limit);
         let met = match offered {
             None => {
@@ -280,7 +266,8 @@ impl Caller {
         let news = number.map(|number| self.over(&number, outcome, next, (&headers, &body)));
         let news = news.unwrap_or_default();
         let last_word = LastWord::from(next);
-        self.settle(Settlement { unsettled, asker, result: outcome, headers, body, last_word, news }).await;
+        let result = outcome;
+        self.settle(Settlement { unsettled, asker, producer, result, headers, body, last_word, news }).await;
         None
     }
 
@@ -336,7 +323,7 @@ impl Caller {
 
     /// Replies, then gives the broker its last word.
     pub(crate) async fn settle(&self, settlement: Settlement) {
-        let Settlement { unsettled, asker, result, headers, body, last_word, news } = settlement;
+        let Settlement { unsettled, asker, producer, result, headers, body, last_word, news } = settlement;
         let Unsettled { delivery, session } = unsettled;
         if session.is_down() {
             return;
@@ -347,54 +334,23 @@ impl Caller {
                 return;
             }
         }
+        if let Some(producer) = producer.filter(|_| last_word != LastWord::TryAgain) {
+            let told = |correlation_id| EventReply {
+                user_id: self.identity.names.user().to_owned(),
+                correlation_id,
+                outcome: result,
+                has_failed: last_word == LastWord::DeadLetter,
+                headers: headers.clone(),
+                body: body.clone(),
+            };
+            if self.tell(&session, producer, told).await.is_err() {
+                return;
+            }
+        }
         let reply = asker.map(|Asker { id, attempt, reply_to }| {
             let user_id = Some(self.identity.names.user().to_owned());
             (reply_to, Reply { id, user_id, attempt, outcome: result, headers, body })
         });
         session.settler.settle(Last { delivery, word: last_word, reply }).await;
-    }
-}
-
-/// Waits for the answer, the function's end or the time's.
-async fn attempt(instance: &Instance, mut exchange: crate::instance::Exchange, limit: Duration) -> Attempted {
-    let answer = tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        death = instance.died() => return Attempted::died(death),
-        () = tokio::time::sleep(limit + KILL_GRACE) => {
-            instance.condemn(Breakage::Hung(exchange));
-            return Attempted::not(Outcome::TimedOut, "the function did not answer in time");
-        }
-    };
-    match answer {
-        Ok(Exchanged::Whole(response)) => judge(instance, Ok(answer::read(response))).await,
-        // Nobody offered a stream for it.
-        Ok(Exchanged::Coming(_)) => judge(instance, Err(ExchangeError::TooLarge)).await,
-        Err(error) => judge(instance, Err(error)).await,
-    }
-}
-
-/// What an answer comes to, for its call and for the process that gave it.
-pub(crate) async fn judge(instance: &Instance, answer: Result<Answer, ExchangeError>) -> Attempted {
-    match answer {
-        Ok(Answer::Answered { status, headers, body }) => {
-            Attempted { outcome: Outcome::Answer(status), headers, body }
-        }
-        Ok(Answer::Failed) => Attempted::not(Outcome::Failed, "the function failed"),
-        Ok(Answer::TimedOut) => Attempted::not(Outcome::TimedOut, "the function ran out of time"),
-        Ok(Answer::Nonsense(why)) => {
-            instance.condemn(Breakage::Nonsense(why.to_owned()));
-            Attempted::not(Outcome::Failed, "the function's answer makes no sense")
-        }
-        Err(error @ ExchangeError::TooLarge) => Attempted::not(Outcome::Failed, error.to_string()),
-        Err(error @ ExchangeError::Broken(_)) => {
-            let words = error.to_string();
-            instance.condemn(Breakage::Broken(words.clone()));
-            // Connections break a moment before it is known whether the process ended alone.
-            match tokio::time::timeout(EXIT_WAIT * 2, instance.died()).await {
-                Ok(Death::WithHost) => Attempted::died(Death::WithHost),
-                Ok(Death::Own) | Err(_) => Attempted::not(Outcome::Failed, words),
-            }
-        }
     }
 }

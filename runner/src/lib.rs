@@ -4,6 +4,7 @@
 //! the broker, to a function's or a host's Unix socket and to the gateways' inner listeners, and never to Kubernetes.
 
 mod admission;
+mod attempt;
 mod backoff;
 mod call;
 mod cancelled;
@@ -21,6 +22,7 @@ mod instance;
 mod keeper;
 mod links;
 mod prepare;
+mod producer;
 mod ready;
 mod record;
 mod registry;

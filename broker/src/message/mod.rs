@@ -7,6 +7,7 @@
 mod call;
 pub mod cloud_events;
 mod direct;
+mod event_reply;
 mod events;
 mod fields;
 mod http_headers;
@@ -19,6 +20,7 @@ use std::str::FromStr;
 
 pub use call::{AGE_DEFAULT_MS, ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
 pub use direct::{AnswerHead, AnswerHeadReader, DIRECT_BYTES_MIN, DIRECT_PATH, Offer, ReadHeadError, Token};
+pub use event_reply::EventReply;
 pub use events::{
     AppEvent, BODY_BYTES_KEPT, CallEvent, Claim, Claimed, Ended, Happened, LOG_BYTES_KEPT, LedgerMessage,
     Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, is_redacted, redact,

@@ -158,6 +158,14 @@ fn a_sibling_whose_name_begins_alike_is_not_reached() {
 }
 
 #[test]
+fn the_exchange_of_replies_is_none_for_events() {
+    let names = app("team-a", "shop");
+    assert_eq!(names.event_replies().as_str(), "inst.team-a.shop.x.replies");
+    assert_eq!(names.event_exchange("replies"), Err(NameError::Reserved));
+    assert!(allows(&names.permissions().write, names.event_replies().as_str()));
+}
+
+#[test]
 fn a_name_is_read_back_as_what_it_is() {
     let names = app("team-a", "shop");
     let installation = names.installation().clone();

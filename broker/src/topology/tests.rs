@@ -69,3 +69,10 @@ fn a_runner_declares_only_what_its_user_may_configure() {
     assert_eq!(queue.as_str(), "inst.team-a.shop.r.x7");
     assert!(!items.iter().any(|item| matches!(item, Item::Exchange { .. })));
 }
+
+#[test]
+fn what_brings_events_brings_the_way_of_their_replies() {
+    let items = trigger(&names(), "mail", "payments", &BindingKey::parse("#").unwrap()).unwrap();
+    let replies = Item::Exchange { name: names().event_replies(), kind: ExchangeKind::Direct };
+    assert!(items.contains(&replies));
+}

@@ -8,7 +8,9 @@ mod status;
 
 use std::time::Duration;
 
-use funcatron_crds::{ONE_SOURCE, Reason, Trigger, TriggerStatus};
+use funcatron_crds::{
+    EXCHANGE_RESERVED, EXCHANGE_RESERVED_MESSAGE, ONE_SOURCE, Reason, Trigger, TriggerStatus,
+};
 use kube::ResourceExt;
 
 use self::schedule::Looked;
@@ -86,6 +88,9 @@ fn validate(ctx: &Context, key: &Name, trigger: &Trigger) -> Result<Option<Timet
     let (namespace, spec) = (&key.namespace, &trigger.spec);
     if !spec.has_one_source() {
         return Err(Refusal::accepted(Reason::Invalid, ONE_SOURCE));
+    }
+    if spec.queue.as_ref().is_some_and(|queue| queue.exchange == EXCHANGE_RESERVED) {
+        return Err(Refusal::accepted(Reason::Invalid, EXCHANGE_RESERVED_MESSAGE));
     }
     let seed = trigger.metadata.uid.as_deref().unwrap_or_default();
     let table = spec.schedule.as_ref().map(|schedule| Timetable::new(schedule, spec.is_suspended(), seed));

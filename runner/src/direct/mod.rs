@@ -17,7 +17,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::call::{Attempted, KILL_GRACE, judge};
+use crate::attempt::{Attempted, KILL_GRACE, judge};
 use crate::http_stream::answer::{self, Answer};
 use crate::http_stream::body::{Inflow, RequestBody};
 use crate::http_stream::client::{Answering, Connection, ExchangeError, Exchanged, Keep};

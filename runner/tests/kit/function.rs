@@ -126,6 +126,17 @@ async fn act(seen: &Seen, released: &mut watch::Receiver<bool>) -> Option<Vec<u8
             let headers = ["Fn-Http-Status: 201", "Fn-Http-H-Location: /orders/7", "Content-Type: text/x"];
             Some(answer("200 OK", &headers, "made"))
         }
+        "cloudevent" => {
+            let headers = [
+                "Fn-Http-H-Ce-Specversion: 1.0",
+                "Fn-Http-H-Ce-Id: 7",
+                "Fn-Http-H-Ce-Source: /mail",
+                "Fn-Http-H-Ce-Type: mail%20sent",
+                "Content-Type: application/json",
+            ];
+            Some(answer("200 OK", &headers, "{}"))
+        }
+        "refuse" => Some(answer("200 OK", &["Fn-Http-Status: 422"], "no such order")),
         "teapot" => Some(answer("418 I'm a teapot", &[], "")),
         "garbage" => Some(b"\x00\x01 this is no http\r\n\r\n".to_vec()),
         "break" => None,

@@ -1,0 +1,84 @@
+//! One attempt at a function, once its request is sent: what its answer, its end or its silence comes to.
+//!
+//! Never says it to anybody, and never decides what follows.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use funcatron_broker::message::Outcome;
+use http::HeaderMap;
+
+use crate::http_stream::answer::{self, Answer};
+use crate::http_stream::client::{ExchangeError, Exchanged};
+use crate::instance::{Breakage, Death, Exchange, Instance};
+use crate::keeper::EXIT_WAIT;
+
+/// A function's library that keeps the deadline itself answers 504 right at it, and its process need not die.
+pub(crate) const KILL_GRACE: Duration = Duration::from_millis(100);
+
+/// What an attempt came to.
+pub(crate) struct Attempted {
+    pub(crate) outcome: Outcome,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Attempted {
+    /// Anything but an answer.
+    pub(crate) fn not(outcome: Outcome, words: impl Into<Bytes>) -> Self {
+        Self { outcome, headers: HeaderMap::new(), body: words.into() }
+    }
+
+    /// The function's process ended under it. What ends with its host is no fault of the function's: where the call
+    /// may run again, it is as if its runner had been lost.
+    pub(crate) fn died(death: Death) -> Self {
+        match death {
+            Death::Own => Self::not(Outcome::Failed, "the function's process ended"),
+            Death::WithHost => Self::not(Outcome::RunnerLost, "the function's host was lost"),
+        }
+    }
+}
+
+/// Waits for the answer, the function's end or the time's.
+pub(crate) async fn attempt(instance: &Instance, mut exchange: Exchange, limit: Duration) -> Attempted {
+    let answer = tokio::select! {
+        biased;
+        answer = &mut exchange => answer,
+        death = instance.died() => return Attempted::died(death),
+        () = tokio::time::sleep(limit + KILL_GRACE) => {
+            instance.condemn(Breakage::Hung(exchange));
+            return Attempted::not(Outcome::TimedOut, "the function did not answer in time");
+        }
+    };
+    match answer {
+        Ok(Exchanged::Whole(response)) => judge(instance, Ok(answer::read(response))).await,
+        // Nobody offered a stream for it.
+        Ok(Exchanged::Coming(_)) => judge(instance, Err(ExchangeError::TooLarge)).await,
+        Err(error) => judge(instance, Err(error)).await,
+    }
+}
+
+/// What an answer comes to, for its call and for the process that gave it.
+pub(crate) async fn judge(instance: &Instance, answer: Result<Answer, ExchangeError>) -> Attempted {
+    match answer {
+        Ok(Answer::Answered { status, headers, body }) => {
+            Attempted { outcome: Outcome::Answer(status), headers, body }
+        }
+        Ok(Answer::Failed) => Attempted::not(Outcome::Failed, "the function failed"),
+        Ok(Answer::TimedOut) => Attempted::not(Outcome::TimedOut, "the function ran out of time"),
+        Ok(Answer::Nonsense(why)) => {
+            instance.condemn(Breakage::Nonsense(why.to_owned()));
+            Attempted::not(Outcome::Failed, "the function's answer makes no sense")
+        }
+        Err(error @ ExchangeError::TooLarge) => Attempted::not(Outcome::Failed, error.to_string()),
+        Err(error @ ExchangeError::Broken(_)) => {
+            let words = error.to_string();
+            instance.condemn(Breakage::Broken(words.clone()));
+            // Connections break a moment before it is known whether the process ended alone.
+            match tokio::time::timeout(EXIT_WAIT * 2, instance.died()).await {
+                Ok(Death::WithHost) => Attempted::died(Death::WithHost),
+                Ok(Death::Own) | Err(_) => Attempted::not(Outcome::Failed, words),
+            }
+        }
+    }
+}
