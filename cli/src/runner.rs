@@ -5,14 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::names::Installation;
-use funcatron_runner::{Mode, RunnerConfig};
+use funcatron_runner::{Endpoint, Mode, RunnerConfig};
 use tokio_util::sync::CancellationToken;
 
 /// There while the runner is ready; `funcatron ready` looks at it.
 pub(crate) const READY_FILE: &str = "/tmp/ready";
+
+/// What a function speaks
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Contract {
+    /// Fn's http-stream contract, on a Unix socket
+    Fn,
+    /// Plain HTTP/1.1, on a port
+    Http,
+}
 
 /// Take calls from the broker and run them in the function or host beside this process (in a runner pod)
 #[derive(Args, Debug)]
@@ -61,9 +70,15 @@ pub(crate) struct RunnerArgs {
     /// Dedicated: its revision
     #[arg(long, env = "FUNCATRON_REVISION", requires = "fn_name")]
     revision: Option<String>,
-    /// Dedicated: where the function listens
+    /// Dedicated: what the function speaks
+    #[arg(long, value_enum, default_value_t = Contract::Fn, env = "FUNCATRON_CONTRACT")]
+    contract: Contract,
+    /// Dedicated: where a function of Fn's contract listens
     #[arg(long, default_value = "/tmp/iofs/lsnr.sock", env = "FUNCATRON_SOCKET")]
     socket: PathBuf,
+    /// Dedicated: where a plain HTTP server listens
+    #[arg(long, default_value_t = 8080, env = "FUNCATRON_PORT")]
+    port: u16,
     /// Dedicated: calls at once
     #[arg(long, default_value_t = 1, env = "FUNCATRON_CONCURRENCY")]
     concurrency: u32,
@@ -94,7 +109,10 @@ fn config(args: RunnerArgs) -> anyhow::Result<RunnerConfig> {
         (None, Some(fn_name), Some(revision)) => Mode::Dedicated {
             fn_name,
             revision,
-            socket: args.socket,
+            endpoint: match args.contract {
+                Contract::Fn => Endpoint::Fn(args.socket),
+                Contract::Http => Endpoint::Http(args.port),
+            },
             concurrency: args.concurrency,
             timeout_ms: args.timeout_ms,
             durable: args.durable,

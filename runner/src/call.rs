@@ -16,13 +16,13 @@ use http_body_util::Full;
 use tracing::warn;
 
 use crate::admission::{Admission, Start, admit};
-use crate::attempt::{Attempted, attempt};
+use crate::attempted::{Attempted, attempt};
 use crate::cancelled::Cancelled;
 use crate::direct::{DirectCall, Gateways, Met};
 use crate::durable::{self, Attempt, Next};
 use crate::http_stream::body::RequestBody;
 use crate::http_stream::client::Keep;
-use crate::http_stream::request;
+use crate::http_stream::contract::{Contract, Through};
 use crate::instance::{Breakage, Instance};
 use crate::producer::Producer;
 use crate::session::{Identity, News, Session, now_ms};
@@ -240,7 +240,7 @@ impl Caller {
             self.began(number, &unsettled.session).await;
         }
         let (offered, producer) = (work.take_offer(lane), work.producer());
-        let (mut asker, request) = Self::request_of(work, &unsettled.delivery, limit);
+        let (mut asker, request) = Self::request_of(instance.contract(), work, &unsettled.delivery, limit);
         let met = match offered {
             None => {
                 let exchange = instance.exchange(connection, request.map(RequestBody::from), Keep::Whole);
@@ -303,7 +303,12 @@ impl Caller {
         }
     }
 
-    fn request_of(work: Work, delivery: &Delivery, limit: Duration) -> (Option<Asker>, Request<Full<Bytes>>) {
+    fn request_of(
+        contract: Contract,
+        work: Work,
+        delivery: &Delivery,
+        limit: Duration,
+    ) -> (Option<Asker>, Request<Full<Bytes>>) {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let deadline_ms = now_ms().saturating_add(limit_ms);
         let returned = delivered(delivery);
@@ -311,12 +316,12 @@ impl Caller {
             Work::Call(call) => {
                 let asker = Asker::of(&call);
                 let attempt = call.attempt.saturating_add(returned);
-                (asker, request::of_call(*call, attempt, deadline_ms))
+                (asker, contract.of_call(*call, attempt, deadline_ms))
             }
             Work::Event(event) => {
                 let attempt = returned.saturating_add(1);
-                let (exchange, key) = (&delivery.exchange, &delivery.routing_key);
-                (None, request::of_event(*event, exchange, key, attempt, deadline_ms))
+                let Delivery { exchange, routing_key, .. } = delivery;
+                (None, contract.of_event(*event, Through { exchange, routing_key }, attempt, deadline_ms))
             }
         }
     }

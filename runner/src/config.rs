@@ -24,6 +24,15 @@ pub struct RunnerConfig {
     pub drain: Duration,
 }
 
+/// Where a function listens, and so what it speaks.
+#[derive(Debug, Clone)]
+pub enum Endpoint {
+    /// Fn's http-stream contract, on a Unix socket.
+    Fn(PathBuf),
+    /// Plain HTTP/1.1, on a port of this pod's own.
+    Http(u16),
+}
+
 /// What a runner runs.
 #[derive(Debug, Clone)]
 pub enum Mode {
@@ -47,7 +56,7 @@ pub enum Mode {
         /// Its revision.
         revision: String,
         /// Where the function listens.
-        socket: PathBuf,
+        endpoint: Endpoint,
         /// Calls at once.
         concurrency: u32,
         /// How long one attempt at a call from the durable queue may take.

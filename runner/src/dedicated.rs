@@ -1,9 +1,8 @@
 //! A runner of one revision, whose function runs in a container beside it.
 //!
-//! Owns nothing of that container: it waits for its socket, and tells the operator when the function hangs. The
+//! Owns nothing of that container: it waits until it accepts, and tells the operator when the function hangs. The
 //! kubelet starts a function again that ends.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::backoff::Backoff;
 use crate::call::Caller;
-use crate::http_stream::socket;
+use crate::config::Endpoint;
 use crate::instance::{Breakage, Exchange, Instance, Phase};
 use crate::links::Links;
 use crate::ready::ReadyFile;
@@ -41,7 +40,7 @@ const REPORT_AGAIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub subject: Subject,
-    pub socket: PathBuf,
+    pub endpoint: Endpoint,
     pub concurrency: u16,
     pub timeout_ms: u64,
     pub queue: QueueName,
@@ -57,7 +56,7 @@ pub(crate) async fn run(
     ready_file: ReadyFile,
     shutdown: CancellationToken,
 ) {
-    let Settings { subject, socket, concurrency, timeout_ms, queue, durable, drain } = settings;
+    let Settings { subject, endpoint, concurrency, timeout_ms, queue, durable, drain } = settings;
     let (phases, watched) = watch::channel(Phase::Starting);
     // The queue is known from the start and for good; the sender is kept so that it stays so.
     let (_durable, durable) = watch::channel(durable);
@@ -83,7 +82,7 @@ pub(crate) async fn run(
     let reporter = Reporter::new(Arc::clone(&links.identity), links.sessions());
     let ready_file = Mutex::new(Some(ready_file));
     let keeper =
-        Keeper { links: &links, socket, concurrency, subject, reporter, phases, ready_file: &ready_file };
+        Keeper { links: &links, endpoint, concurrency, subject, reporter, phases, ready_file: &ready_file };
     let sessions = supervise(connector, links.finished(), |link| session(&links, link));
     let working = async {
         tokio::select! {
@@ -117,10 +116,10 @@ async fn session(links: &Links, link: Arc<dyn Link>) {
     }
 }
 
-/// Watches the function's socket.
+/// Watches where the function listens.
 struct Keeper<'a> {
     links: &'a Links,
-    socket: PathBuf,
+    endpoint: Endpoint,
     concurrency: u16,
     subject: Subject,
     reporter: Reporter,
@@ -133,7 +132,7 @@ impl Keeper<'_> {
     async fn keep(&self) {
         loop {
             self.accepts().await;
-            let (instance, breakages) = Instance::new(&self.socket, self.concurrency);
+            let (instance, breakages) = Instance::new(self.endpoint.clone(), self.concurrency);
             self.phases.send_replace(Phase::Up(instance));
             info!(revision = %self.subject.revision, "function accepts");
             let breakage = self.watch(breakages).await;
@@ -147,16 +146,16 @@ impl Keeper<'_> {
         let began = Instant::now();
         let mut told = false;
         let mut refused_since = None;
-        while let Err(error) = socket::connect(&self.socket).await {
+        while let Err(error) = self.endpoint.connect().await {
             refused_since = error.is_refused().then(|| refused_since.unwrap_or_else(Instant::now));
             if refused_since.is_some_and(|since: Instant| since.elapsed() >= STALE_AFTER) {
                 refused_since = None;
-                if let Err(error) = socket::remove_stale(&self.socket) {
-                    warn!(socket = %self.socket.display(), %error, "cannot remove a stale socket");
+                if let Err(error) = self.endpoint.remove_stale() {
+                    warn!(at = %self.endpoint, %error, "cannot remove a stale socket");
                 }
             }
             if !told && began.elapsed() >= ACCEPT_EXPECTED {
-                warn!(socket = %self.socket.display(), %error, "function does not listen yet");
+                warn!(at = %self.endpoint, %error, "function does not listen yet");
                 told = true;
             }
             tokio::time::sleep(backoff.after_failure(rand::random())).await;

@@ -1,16 +1,18 @@
 //! A running function process as calls see it, and the phases of bringing one up.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use http::Request;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
+use crate::config::Endpoint;
 use crate::http_stream::body::RequestBody;
 use crate::http_stream::client::{Connection, ExchangeError, Exchanged, Keep, Pool};
+use crate::http_stream::contract::Contract;
 use crate::http_stream::socket::ConnectError;
 use crate::session::News;
 
@@ -46,7 +48,7 @@ pub(crate) enum Death {
     WithHost,
 }
 
-/// One function process that listens on its socket.
+/// One function process that listens.
 #[derive(Debug)]
 pub(crate) struct Instance {
     pool: Arc<Pool>,
@@ -57,13 +59,18 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// A process that has come up at `socket`; the first breakage of it comes out of the receiver.
-    pub(crate) fn new(socket: &Path, concurrency: u16) -> (Arc<Self>, mpsc::Receiver<Breakage>) {
+    /// A process that has come up at `endpoint`; the first breakage of it comes out of the receiver.
+    pub(crate) fn new(endpoint: Endpoint, concurrency: u16) -> (Arc<Self>, mpsc::Receiver<Breakage>) {
         // One breakage ends an instance: there is room for one.
         let (breakage, breakages) = mpsc::channel(1);
         let (condemned, dead) = (CancellationToken::new(), watch::Sender::new(None));
-        let pool = Pool::new(socket, usize::from(concurrency));
+        let pool = Pool::new(endpoint, usize::from(concurrency));
         (Arc::new(Self { pool, condemned, dead, breakage }), breakages)
+    }
+
+    /// What it speaks.
+    pub(crate) fn contract(&self) -> Contract {
+        self.pool.endpoint().contract()
     }
 
     /// A connection to send one request on. Where this fails, nothing was sent.
@@ -86,6 +93,22 @@ impl Instance {
         self.condemned.cancel();
         // A second breakage says nothing new.
         let _ = self.breakage.try_send(breakage);
+    }
+
+    /// It let a call's time pass. A plain server is told by the end of the call's connection, and serves on.
+    pub(crate) fn overran(&self, exchange: Exchange) {
+        if self.contract().is_kept_by_the_process() {
+            self.condemn(Breakage::Hung(exchange));
+        }
+    }
+
+    /// It answered what is no answer. A plain server may have done so for one request alone.
+    pub(crate) fn talked_nonsense(&self, why: &str) {
+        if self.contract().is_kept_by_the_process() {
+            self.condemn(Breakage::Nonsense(why.to_owned()));
+        } else {
+            debug!(why, "a function's answer makes no sense");
+        }
     }
 
     /// Whether a call may start here.

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::backoff::Backoff;
 use crate::code_store::Code;
+use crate::config::Endpoint;
 use crate::control::protocol::Load;
 use crate::control::{ControlError, Exited, HostControl, Loaded};
 use crate::env;
@@ -118,7 +119,7 @@ impl Keeper {
             ControlError::Refused { reason, log } => News { log: Some(log), ..failed(reason) },
             ControlError::Lost => failed("the host was lost while it loaded the function"),
         })?;
-        let (instance, breakages) = Instance::new(&socket, concurrency);
+        let (instance, breakages) = Instance::new(Endpoint::Fn(socket), concurrency);
         self.phases.send_replace(Phase::Up(Arc::clone(&instance)));
         Ok(Running { instance, breakages, loaded })
     }

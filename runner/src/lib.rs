@@ -1,10 +1,10 @@
 //! The runner: message in, function called, reply out; wakes, slots, drain.
 //!
-//! Consumes the queues of the revisions it hosts and calls their functions over Fn's http-stream contract. Speaks to
-//! the broker, to a function's or a host's Unix socket and to the gateways' inner listeners, and never to Kubernetes.
+//! Consumes the queues of the revisions it hosts and calls their functions over Fn's http-stream contract, or over plain
+//! HTTP where an image says so. Speaks to the broker, to a function's or a host's socket beside it and to the gateways' inner listeners, and never to Kubernetes.
 
 mod admission;
-mod attempt;
+mod attempted;
 mod backoff;
 mod call;
 mod cancelled;
@@ -43,7 +43,7 @@ use funcatron_broker::names::{AppNames, NameError};
 use funcatron_crds::{CONCURRENCY_MAX, RevisionError, RevisionName};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Mode, RunnerConfig};
+pub use config::{Endpoint, Mode, RunnerConfig};
 
 use control::HostControl;
 use links::Links;
@@ -97,12 +97,12 @@ pub async fn run(
             let shared = Shared::new(settings, wakes, links, host).map_err(RunnerError::Directories)?;
             shared.run(&*connector, ready_file, shutdown).await;
         }
-        Mode::Dedicated { fn_name, revision, socket, concurrency, timeout_ms, durable } => {
+        Mode::Dedicated { fn_name, revision, endpoint, concurrency, timeout_ms, durable } => {
             let settings = dedicated::Settings {
                 queue: identity.names.revision_queue(&revision)?,
                 durable: durable.then(|| identity.names.durable_queue(&fn_name)).transpose()?,
                 subject: Subject { fn_name, revision: RevisionName::parse(&revision)? },
-                socket,
+                endpoint,
                 concurrency: u16::try_from(concurrency.clamp(1, CONCURRENCY_MAX)).unwrap_or(u16::MAX),
                 timeout_ms,
                 drain,

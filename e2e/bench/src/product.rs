@@ -15,7 +15,7 @@ use funcatron_routing::app_table::{AppBounds, AppTable, AsyncPolicy, FnEntry, Re
 use funcatron_routing::{
     Backend, CallPolicy, ExplicitRule, PathMatch, PathMatchType, RouteMatch, RouteSource, Rules, compile,
 };
-use funcatron_runner::{Mode, RunnerConfig};
+use funcatron_runner::{Endpoint, Mode, RunnerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::lanes::Way;
@@ -149,7 +149,7 @@ pub(crate) fn runner(url: &str, installation: &str, folder: &Path) -> Result<()>
         mode: Mode::Dedicated {
             fn_name: FUNCTION.to_owned(),
             revision: REVISION.to_owned(),
-            socket: function::socket(folder),
+            endpoint: Endpoint::Fn(function::socket(folder)),
             concurrency: CONCURRENCY,
             timeout_ms: TIMEOUT_MS,
             durable: false,

@@ -17,11 +17,11 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::attempt::{Attempted, KILL_GRACE, judge};
-use crate::http_stream::answer::{self, Answer};
+use crate::attempted::{Attempted, KILL_GRACE, judge};
+use crate::http_stream::answer::Answer;
 use crate::http_stream::body::{Inflow, RequestBody};
 use crate::http_stream::client::{Answering, Connection, ExchangeError, Exchanged, Keep};
-use crate::instance::{Breakage, Death, Exchange, Instance};
+use crate::instance::{Death, Exchange, Instance};
 
 pub(crate) use gateways::Gateways;
 
@@ -115,7 +115,7 @@ impl DirectCall<'_> {
             }
             Err(error) => Met::Reply(judge(self.instance, Err(error)).await),
             Ok(Exchanged::Whole(response)) => {
-                Met::Reply(judge(self.instance, Ok(answer::read(response))).await)
+                Met::Reply(judge(self.instance, Ok(self.instance.contract().read(response))).await)
             }
             Ok(Exchanged::Coming(answering)) => self.answer(*answering, stream, until).await,
         }
@@ -142,7 +142,7 @@ impl DirectCall<'_> {
             () = tokio::time::sleep_until(until) => {
                 // A function that still waits for its request has nothing to answer for.
                 if stream.is_none_or(|open| !open.inflow.is_waiting()) {
-                    self.instance.condemn(Breakage::Hung(exchange));
+                    self.instance.overran(exchange);
                 }
                 Err(Met::Reply(Attempted::not(Outcome::TimedOut, OUT_OF_TIME)))
             }
@@ -152,7 +152,7 @@ impl DirectCall<'_> {
     /// Sends an answer over the stream, which is opened if it is not open yet.
     async fn answer(self, mut answering: Answering, stream: Option<Open>, until: Instant) -> Met {
         let head = Response::from_parts(answering.take_head(), ());
-        let (status, mut headers) = match answer::read(head) {
+        let (status, mut headers) = match self.instance.contract().read(head) {
             Answer::Answered { status, headers, body: () } => (status, headers),
             other => return Met::Reply(judge(self.instance, Ok(other.without_body())).await),
         };

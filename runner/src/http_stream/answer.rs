@@ -43,7 +43,7 @@ impl Answer<()> {
 }
 
 /// Reads an answer as Fn's http-stream contract has it.
-pub(crate) fn read<B>(answer: Response<B>) -> Answer<B> {
+pub(super) fn read<B>(answer: Response<B>) -> Answer<B> {
     let (head, body) = answer.into_parts();
     match head.status {
         StatusCode::OK => match status(&head.headers) {

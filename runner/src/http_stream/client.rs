@@ -1,10 +1,9 @@
-//! HTTP/1.1 over a function's Unix socket on pooled keep-alive connections.
+//! HTTP/1.1 to a function on pooled keep-alive connections.
 //!
 //! A connection is driven by the call that uses it, never by a task of its own: a call costs no switch between
 //! tasks. Owns no timeout: whoever drops an exchange closes its connection.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,10 +18,11 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::UnixStream;
 
 use super::body::RequestBody;
-use super::socket::{ConnectError, connect};
+use super::endpoint::Stream;
+use super::socket::ConnectError;
+use crate::config::Endpoint;
 
 /// The broker takes messages of 16 MiB: an answer beyond this could not be sent with its headers.
 pub(crate) const ANSWER_BODY_BYTES_MAX: usize = 15 * 1024 * 1024;
@@ -52,7 +52,7 @@ pub(crate) enum ExchangeError {
 /// Connections to one function process.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    socket: PathBuf,
+    endpoint: Endpoint,
     idle_max: usize,
     idle: Mutex<Vec<Idle>>,
 }
@@ -72,7 +72,7 @@ pub(crate) struct Connection {
     ended: bool,
 }
 
-type Driver = Pin<Box<http1::Connection<TokioIo<UnixStream>, RequestBody>>>;
+type Driver = Pin<Box<http1::Connection<TokioIo<Stream>, RequestBody>>>;
 
 /// How much of an answer is read before it is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,16 +93,21 @@ pub(crate) enum Exchanged {
 }
 
 impl Pool {
-    /// Keeps up to `idle_max` connections to `socket`.
-    pub(crate) fn new(socket: &Path, idle_max: usize) -> Arc<Self> {
-        Arc::new(Self { socket: socket.to_path_buf(), idle_max, idle: Mutex::new(Vec::new()) })
+    /// Keeps up to `idle_max` connections to `endpoint`.
+    pub(crate) fn new(endpoint: Endpoint, idle_max: usize) -> Arc<Self> {
+        Arc::new(Self { endpoint, idle_max, idle: Mutex::new(Vec::new()) })
+    }
+
+    /// Whom they lead to.
+    pub(crate) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// A connection to send one request on. Where this fails, nothing was sent.
     pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
         match self.take_idle().await {
             Some(connection) => Ok(connection),
-            None => Connection::open(&self.socket).await,
+            None => Connection::open(&self.endpoint).await,
         }
     }
 
@@ -154,8 +159,8 @@ impl Pool {
 }
 
 impl Connection {
-    async fn open(socket: &Path) -> Result<Self, ConnectError> {
-        let stream = connect(socket).await?;
+    async fn open(endpoint: &Endpoint) -> Result<Self, ConnectError> {
+        let stream = endpoint.connect().await?;
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(ANSWER_HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))

@@ -1,4 +1,4 @@
-//! A message as the request that a function gets. Pure.
+//! A message as the request that a function of Fn's contract gets, and what the platform says in any. Pure.
 
 use bytes::Bytes;
 use funcatron_broker::link::{Envelope, HeaderValue as AmqpValue};
@@ -9,6 +9,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body_util::Full;
 use jiff::Timestamp;
+
+use super::contract::Through;
 
 const CALL_ID: HeaderName = HeaderName::from_static("fn-call-id");
 const DEADLINE: HeaderName = HeaderName::from_static("fn-deadline");
@@ -21,11 +23,13 @@ const ROUTE_TEMPLATE: HeaderName = HeaderName::from_static("fn-route-template");
 const PATH_PARAMS: HeaderName = HeaderName::from_static("fn-path-params");
 const EXCHANGE: HeaderName = HeaderName::from_static("fn-exchange");
 const ROUTING_KEY: HeaderName = HeaderName::from_static("fn-routing-key");
+/// Where Fn's functions take every call.
+const CALL: &str = "/call";
 /// What stands before each of the client's headers.
-pub(crate) const HTTP_PREFIX: &str = "fn-http-h-";
+pub(super) const HTTP_PREFIX: &str = "fn-http-h-";
 /// What stands before each of an event's headers.
 const AMQP_PREFIX: &str = "fn-amqp-h-";
-/// A Unix socket has no host, and HTTP/1.1 wants one.
+/// A Unix socket has no host, and neither has an event; HTTP/1.1 wants one.
 const LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
 /// Headers about one connection, which end with it (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -40,19 +44,19 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Whether a header speaks of its connection, or of the framing, which each connection does for itself.
-pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
+/// Whether a header is the platform's to say, and nobody else's.
+pub(super) fn is_platforms(name: &HeaderName) -> bool {
+    name.as_str().starts_with("fn-")
+}
+
 /// The request of a call. `attempt` and `deadline_ms` are this attempt's.
-pub(crate) fn of_call(call: Call, attempt: u32, deadline_ms: u64) -> Request<Full<Bytes>> {
-    let Call { id, intent, method, url, operation, template, params, headers, body, .. } = call;
-    let mut own = own_headers(id, intent.as_str(), attempt, deadline_ms, headers.len());
-    put(&mut own, OPERATION_ID, operation.as_deref());
-    put(&mut own, ROUTE_TEMPLATE, template.as_deref());
-    if !params.is_empty() {
-        put(&mut own, PATH_PARAMS, Some(&ascii_json(&params)));
-    }
+pub(super) fn of_call(call: Call, attempt: u32, deadline_ms: u64) -> Request<Full<Bytes>> {
+    let mut own = call_headers(&call, attempt, deadline_ms);
+    let Call { intent, method, url, headers, body, .. } = call;
     match intent {
         Intent::HttpRequest => {
             put(&mut own, HTTP_METHOD, Some(method.as_str()));
@@ -61,18 +65,41 @@ pub(crate) fn of_call(call: Call, attempt: u32, deadline_ms: u64) -> Request<Ful
         }
         Intent::Invoke => take_plain(&mut own, headers),
     }
-    request(own, body)
+    build(Method::POST, Uri::from_static(CALL), own, body)
 }
 
-/// The request of an event: a message that somebody published with no function in mind.
-pub(crate) fn of_event(
+/// The request of an event.
+pub(super) fn of_event(
     event: Envelope,
-    exchange: &str,
-    routing_key: &str,
+    through: Through<'_>,
     attempt: u32,
     deadline_ms: u64,
 ) -> Request<Full<Bytes>> {
+    let (own, body) = event_headers(event, through, attempt, deadline_ms);
+    build(Method::POST, Uri::from_static(CALL), own, body)
+}
+
+/// What the platform says of a call.
+pub(super) fn call_headers(call: &Call, attempt: u32, deadline_ms: u64) -> HeaderMap {
+    let Call { id, intent, operation, template, params, headers, .. } = call;
+    let mut own = own_headers(*id, intent.as_str(), attempt, deadline_ms, headers.len());
+    put(&mut own, OPERATION_ID, operation.as_deref());
+    put(&mut own, ROUTE_TEMPLATE, template.as_deref());
+    if !params.is_empty() {
+        put(&mut own, PATH_PARAMS, Some(&ascii_json(params)));
+    }
+    own
+}
+
+/// What the platform says of an event, and the event's body.
+pub(super) fn event_headers(
+    event: Envelope,
+    through: Through<'_>,
+    attempt: u32,
+    deadline_ms: u64,
+) -> (HeaderMap, Bytes) {
     let Envelope { properties, mut headers, body } = event;
+    let Through { exchange, routing_key } = through;
     let id = properties.message_id.as_deref().and_then(|id| id.parse().ok()).unwrap_or_else(CallId::fresh);
     let mut own = own_headers(id, "event", attempt, deadline_ms, headers.len());
     put(&mut own, EXCHANGE, Some(exchange));
@@ -84,7 +111,7 @@ pub(crate) fn of_event(
             put(&mut own, name, Some(text));
         }
     }
-    request(own, body)
+    (own, body)
 }
 
 fn own_headers(id: CallId, intent: &'static str, attempt: u32, deadline_ms: u64, others: usize) -> HeaderMap {
@@ -97,10 +124,11 @@ fn own_headers(id: CallId, intent: &'static str, attempt: u32, deadline_ms: u64,
     own
 }
 
-fn request(headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+/// A request of HTTP/1.1.
+pub(super) fn build(method: Method, target: Uri, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from_static("/call");
+    *request.method_mut() = method;
+    *request.uri_mut() = target;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers;
     request
@@ -133,14 +161,14 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
 /// The caller's headers for a function that is invoked: as they came, but none that is the platform's to say.
 fn take_plain(own: &mut HeaderMap, headers: HeaderMap) {
     each(headers, |name, value| {
-        if !is_hop_by_hop(name) && *name != HOST && !name.as_str().starts_with("fn-") {
+        if !is_hop_by_hop(name) && *name != HOST && !is_platforms(name) {
             own.append(name.clone(), value);
         }
     });
 }
 
 /// A header map hands out each name once, then further values without.
-fn each(headers: HeaderMap, mut take: impl FnMut(&HeaderName, HeaderValue)) {
+pub(super) fn each(headers: HeaderMap, mut take: impl FnMut(&HeaderName, HeaderValue)) {
     let mut last = None;
     for (name, value) in headers {
         last = name.or(last);
@@ -193,4 +221,4 @@ fn ascii_json(params: &[(String, String)]) -> String {
 
 #[cfg(test)]
 #[path = "request_tests.rs"]
-mod tests;
+pub(super) mod tests;

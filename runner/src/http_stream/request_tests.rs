@@ -1,6 +1,6 @@
 use super::*;
 
-fn call(intent: Intent) -> Call {
+pub(in crate::http_stream) fn call(intent: Intent) -> Call {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.append("accept", HeaderValue::from_static("text/html"));
@@ -100,7 +100,8 @@ fn an_event_carries_its_texts_and_where_it_came_from() {
     event.headers.insert("Tenant", "acme");
     event.headers.insert("count", 7);
     event.headers.insert("not a name", "x");
-    let request = of_event(event, "i.ns.shop.x.orders", "orders.created", 3, 0);
+    let through = Through { exchange: "i.ns.shop.x.orders", routing_key: "orders.created" };
+    let request = of_event(event, through, 3, 0);
     assert_eq!(header(&request, "fn-intent"), Some("event"));
     assert_eq!(header(&request, "fn-exchange"), Some("i.ns.shop.x.orders"));
     assert_eq!(header(&request, "fn-routing-key"), Some("orders.created"));
@@ -121,7 +122,7 @@ fn a_cloud_event_is_known_by_its_http_headers() {
     event.headers.insert("cloudEvents:datacontenttype", "text/csv");
     event.headers.insert("cloudEvents:time", AmqpValue::Timestamp(1_790_000_000));
     event.headers.insert("tenant", "acme");
-    let request = of_event(event, "i.ns.shop.x.orders", "orders.created", 1, 0);
+    let request = of_event(event, Through { exchange: "i.ns.shop.x.orders", routing_key: "orders.created" }, 1, 0);
     for (name, value) in [
         ("ce-id", "a%201"),
         ("ce-source", "/shop"),
@@ -139,7 +140,7 @@ fn a_cloud_event_is_known_by_its_http_headers() {
 fn a_structured_cloud_event_is_its_body() {
     let mut event = Envelope { body: "{}".into(), ..Envelope::default() };
     event.properties.content_type = Some("application/cloudevents+json; charset=utf-8".into());
-    let request = of_event(event, "x", "k", 1, 0);
+    let request = of_event(event, Through { exchange: "x", routing_key: "k" }, 1, 0);
     assert_eq!(header(&request, "content-type"), Some("application/cloudevents+json; charset=utf-8"));
     assert!(request.headers().keys().all(|name| !name.as_str().starts_with("ce-")));
 }

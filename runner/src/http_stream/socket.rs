@@ -22,7 +22,7 @@ pub(crate) enum ConnectError {
     NotASocket,
     #[error("the socket cannot be looked at")]
     Inspect(#[source] io::Error),
-    #[error("the socket does not accept")]
+    #[error("nobody accepts there")]
     Connect(#[source] io::Error),
     #[error("the connection could not be set up")]
     Handshake(#[source] hyper::Error),
@@ -35,7 +35,7 @@ pub(crate) async fn connect(path: &Path) -> Result<UnixStream, ConnectError> {
 }
 
 impl ConnectError {
-    /// Whether a socket stands there that nobody listens on: what a process leaves that was killed.
+    /// Whether nobody listens there: on a socket, what a process leaves that was killed.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }

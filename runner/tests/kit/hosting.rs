@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use funcatron_broker::local::LocalBroker;
 use funcatron_broker::names::Installation;
-use funcatron_runner::{Mode, RunnerConfig, RunnerError, run};
+use funcatron_runner::{Endpoint, Mode, RunnerConfig, RunnerError, run};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -61,10 +61,15 @@ pub fn dedicated(dir: &Path, concurrency: u32) -> RunnerConfig {
 }
 
 pub fn dedicated_durable(dir: &Path, concurrency: u32, durable: bool) -> RunnerConfig {
+    at(dir, Endpoint::Fn(dir.join("f.sock")), concurrency, durable)
+}
+
+/// A runner of [`REVISION`], whose function listens there.
+pub fn at(dir: &Path, endpoint: Endpoint, concurrency: u32, durable: bool) -> RunnerConfig {
     let mode = Mode::Dedicated {
         fn_name: FN.into(),
         revision: REVISION.into(),
-        socket: dir.join("f.sock"),
+        endpoint,
         concurrency,
         timeout_ms: 30_000,
         durable,

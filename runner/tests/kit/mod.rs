@@ -1,4 +1,4 @@
-//! What the runner's tests stand on: a gateway's side of the broker, a function on a Unix socket, polled waits.
+//! What the runner's tests stand on: a gateway's side of the broker, functions, polled waits.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
@@ -7,6 +7,7 @@ pub mod function;
 pub mod gateway;
 pub mod host;
 pub mod hosting;
+pub mod server;
 pub mod streams;
 
 use std::future::Future;

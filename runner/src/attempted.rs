@@ -1,6 +1,4 @@
-//! One attempt at a function, once its request is sent: what its answer, its end or its silence comes to.
-//!
-//! Never says it to anybody, and never decides what follows.
+//! What an attempt comes to, for its call and for the process that it ran in. Replies to nobody and settles nothing.
 
 use std::time::Duration;
 
@@ -8,7 +6,7 @@ use bytes::Bytes;
 use funcatron_broker::message::Outcome;
 use http::HeaderMap;
 
-use crate::http_stream::answer::{self, Answer};
+use crate::http_stream::answer::Answer;
 use crate::http_stream::client::{ExchangeError, Exchanged};
 use crate::instance::{Breakage, Death, Exchange, Instance};
 use crate::keeper::EXIT_WAIT;
@@ -46,12 +44,12 @@ pub(crate) async fn attempt(instance: &Instance, mut exchange: Exchange, limit: 
         answer = &mut exchange => answer,
         death = instance.died() => return Attempted::died(death),
         () = tokio::time::sleep(limit + KILL_GRACE) => {
-            instance.condemn(Breakage::Hung(exchange));
+            instance.overran(exchange);
             return Attempted::not(Outcome::TimedOut, "the function did not answer in time");
         }
     };
     match answer {
-        Ok(Exchanged::Whole(response)) => judge(instance, Ok(answer::read(response))).await,
+        Ok(Exchanged::Whole(response)) => judge(instance, Ok(instance.contract().read(response))).await,
         // Nobody offered a stream for it.
         Ok(Exchanged::Coming(_)) => judge(instance, Err(ExchangeError::TooLarge)).await,
         Err(error) => judge(instance, Err(error)).await,
@@ -67,7 +65,7 @@ pub(crate) async fn judge(instance: &Instance, answer: Result<Answer, ExchangeEr
         Ok(Answer::Failed) => Attempted::not(Outcome::Failed, "the function failed"),
         Ok(Answer::TimedOut) => Attempted::not(Outcome::TimedOut, "the function ran out of time"),
         Ok(Answer::Nonsense(why)) => {
-            instance.condemn(Breakage::Nonsense(why.to_owned()));
+            instance.talked_nonsense(why);
             Attempted::not(Outcome::Failed, "the function's answer makes no sense")
         }
         Err(error @ ExchangeError::TooLarge) => Attempted::not(Outcome::Failed, error.to_string()),
