@@ -90,7 +90,6 @@ fn what_does_not_work_yet_is_no_field() {
         "oci",
         "bundle",
         "isolation",
-        "contract",
         "validate",
         "properties",
         "suspend",

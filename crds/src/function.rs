@@ -57,6 +57,18 @@ use crate::{EnvFromSource, EnvVar, LocalObjectReference, ResourceLimits, Span, T
     validation = Rule::new("!has(self.scale) || has(self.image)")
         .message("spec.scale: goes with `image` only; shared runners are sized by the App's spec.runners")
 )]
+#[x_kube(
+    validation = Rule::new("!has(self.contract) || has(self.image)")
+        .message("spec.contract: goes with `image` only; remove it beside `runtime`")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.contract) || self.contract != 'command'")
+        .message("spec.contract: `command` is not there yet; use `fn` or `http`")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.contract) || self.contract != 'http' || !has(self.env) || self.env.all(e, e.name != 'PORT')")
+        .message("spec.env: PORT is the platform's own where `contract` is `http`: remove it, and listen on $PORT")
+)]
 pub struct FnSpec {
     /// The App it belongs to, in the same namespace.
     #[schemars(length(min = 1, max = 40), regex(pattern = schema::NAME))]
@@ -73,10 +85,13 @@ pub struct FnSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = "^[^\\s\\x00-\\x1f\\x7f]+$"))]
     pub handler: Option<String>,
-    /// A container image that speaks Fn's http-stream contract; instead of `runtime`.
+    /// A container image that speaks `contract`; instead of `runtime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = "^[A-Za-z0-9][-A-Za-z0-9._:/@+]*$"))]
     pub image: Option<String>,
+    /// What the image speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<Contract>,
     /// Secrets to pull the image with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -108,6 +123,27 @@ pub struct FnSpec {
     /// Size of an image Fn's Deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<FnScale>,
+}
+
+/// What an image speaks: Fn's http-stream contract (`fn`) or plain HTTP/1.1 on `$PORT` (`http`); `command` is not there
+/// yet; default `fn`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Contract {
+    /// Fn's http-stream contract, on a Unix socket.
+    #[default]
+    Fn,
+    /// Plain HTTP/1.1, on a port of the pod's own.
+    Http,
+    /// A process for each call; refused, since it is not there yet.
+    Command,
+}
+
+impl Contract {
+    /// Whether it is what a Fn has that names none.
+    pub fn is_fn(&self) -> bool {
+        *self == Self::Fn
+    }
 }
 
 /// Where code comes from. Exactly one field is set.

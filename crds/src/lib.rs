@@ -39,7 +39,9 @@ pub use env::{
     ConfigMapKeyRef, ConfigMapRef, EnvFromSource, EnvVar, EnvVarSource, KeySelector, LocalObjectReference,
 };
 pub use environment::{EnvEntry, EnvError, ObjectKind, RESERVED_PREFIXES, check_env, merged_env};
-pub use function::{AsyncRetry, FilesSource, FnAsync, FnScale, FnSource, FnSpec, FnStatus, Function};
+pub use function::{
+    AsyncRetry, Contract, FilesSource, FnAsync, FnScale, FnSource, FnSpec, FnStatus, Function,
+};
 pub use resources::{ResourceAmounts, ResourceLimits, memory_bytes};
 pub use revision::{
     CONCURRENCY_MAX, DEFAULT_CONCURRENCY, DEFAULT_HANDLER, RevisionError, RevisionName, RunDocument,

@@ -12,7 +12,7 @@ use crate::environment::{EnvEntry, EnvError, check_env, merged_env};
 use crate::hex::hex;
 use crate::names::NAME_LENGTH_MAX;
 use crate::resources::memory_bytes;
-use crate::{AppSpec, FnSpec, Timeout};
+use crate::{AppSpec, Contract, FnSpec, Timeout};
 
 /// Changes only when the hash must cover something else, or differently; every Fn then rolls once.
 const SCHEME: &str = "funcatron revision scheme 1\n";
@@ -43,6 +43,9 @@ pub enum RevisionError {
     /// A field that goes with `runtime` alone.
     #[error("spec.{0}: goes with `runtime` only; remove it beside `image`")]
     NotWithImage(&'static str),
+    /// A contract that nothing serves yet.
+    #[error("spec.contract: `command` is not there yet; use `fn` or `http`")]
+    ContractCommand,
     /// Code is missing.
     #[error("spec.source: is missing; `runtime` needs it")]
     SourceMissing,
@@ -140,6 +143,9 @@ pub struct RunDocument {
     /// The image of a dedicated Fn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// What the image speaks; absent: Fn's contract.
+    #[serde(default, skip_serializing_if = "Contract::is_fn")]
+    pub contract: Contract,
     /// What is called in the code; empty for an image.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub handler: String,
@@ -170,6 +176,8 @@ struct Hashed<'a> {
     runtime: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<&'a str>,
+    #[serde(skip_serializing_if = "Contract::is_fn")]
+    contract: Contract,
     #[serde(skip_serializing_if = "str::is_empty")]
     handler: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -209,6 +217,7 @@ impl RunDocument {
             revision: placeholder,
             runtime: spec.runtime.clone(),
             image: spec.image.clone(),
+            contract: spec.image.as_ref().and(spec.contract).unwrap_or_default(),
             handler: handler.unwrap_or_default().to_owned(),
             code: spec.runtime.as_ref().and(code),
             env: merged_env(app, spec),
@@ -240,6 +249,7 @@ impl RunDocument {
             revision: _,
             runtime,
             image,
+            contract,
             handler,
             code,
             env,
@@ -253,6 +263,7 @@ impl RunDocument {
             fn_name,
             runtime: runtime.as_deref(),
             image: image.as_deref(),
+            contract: *contract,
             handler,
             code: code.as_ref(),
             env,
@@ -274,6 +285,7 @@ fn check_kind(spec: &FnSpec) -> Result<(), RevisionError> {
         (Some(_), None) => Ok(()),
         (None, Some(_)) if spec.source.is_some() => Err(RevisionError::NotWithImage("source")),
         (None, Some(_)) if spec.handler.is_some() => Err(RevisionError::NotWithImage("handler")),
+        (None, Some(_)) if spec.contract == Some(Contract::Command) => Err(RevisionError::ContractCommand),
         (None, Some(_)) => Ok(()),
         _ => Err(RevisionError::RuntimeOrImage),
     }

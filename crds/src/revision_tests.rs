@@ -54,6 +54,8 @@ fn an_upgrade_rolls_nothing() {
     assert_eq!(name(full), "list-orders-1736807c");
     let image = json!({"runtime": null, "source": null, "image": "registry/invoice:1.4"});
     assert_eq!(name(image), "list-orders-6556241a");
+    let http = json!({"runtime": null, "source": null, "image": "registry/invoice:1.4", "contract": "http"});
+    assert_eq!(name(http), "list-orders-d5e40a71");
 }
 
 #[test]
@@ -77,6 +79,9 @@ fn defaults_written_out_are_no_change() {
     let written = json!({"handler": "handler", "timeout": "30s", "concurrency": 1});
     assert_eq!(name(written), name(json!({})));
     assert_eq!(name(json!({"timeout": "60s"})), name(json!({"timeout": "1m"})));
+    let image = |contract| name(json!({"runtime": null, "source": null, "image": "i", "contract": contract}));
+    assert_eq!(image(json!("fn")), image(json!(null)));
+    assert_ne!(image(json!("http")), image(json!("fn")));
     let memory = |m: &str| name(json!({"resources": {"limits": {"memory": m}}}));
     assert_eq!(memory("1Gi"), memory("1024Mi"));
 }
@@ -132,6 +137,10 @@ fn a_refusal_names_the_field() {
         (json!({"source": null}), "spec.source: is missing"),
         (json!({"runtime": null, "image": "i"}), "spec.source: goes with `runtime` only"),
         (json!({"runtime": null, "source": null, "image": "i", "handler": "h"}), "spec.handler: goes with"),
+        (
+            json!({"runtime": null, "source": null, "image": "i", "contract": "command"}),
+            "spec.contract: `command` is not there yet",
+        ),
         (json!({"timeout": "soon"}), "spec.timeout: `soon` is no duration"),
         (json!({"timeout": "2h"}), "spec.timeout: `2h` is out of bounds"),
         (json!({"concurrency": 0}), "spec.concurrency: 0 is out of bounds"),

@@ -138,6 +138,27 @@ fn a_fn_is_code_or_an_image() {
 }
 
 #[test]
+fn an_image_says_what_it_speaks_and_code_does_not() {
+    for contract in ["fn", "http"] {
+        accepted("Fn", json!({"image": "i", "contract": contract}));
+    }
+    refused(
+        "Fn",
+        json!({"image": "i", "contract": "command"}),
+        "`command` is not there yet; use `fn` or `http`",
+    );
+    refused(
+        "Fn",
+        json!({"runtime": "a", "source": {"inline": "x"}, "contract": "fn"}),
+        "spec.contract: goes with `image` only",
+    );
+    let with_port =
+        |contract| json!({"image": "i", "contract": contract, "env": [{"name": "PORT", "value": "1"}]});
+    accepted("Fn", with_port("fn"));
+    refused("Fn", with_port("http"), "PORT is the platform's own");
+}
+
+#[test]
 fn timeouts_are_bounded() {
     for timeout in ["0s", "61m", "1h1ms", "soon"] {
         refused("Fn", json!({"timeout": timeout}), "a timeout is 1ms to 1h");

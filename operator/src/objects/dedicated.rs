@@ -1,13 +1,14 @@
-//! The Deployment of one revision of an image Fn: `function` runs the user's image unchanged, under Fn's contract.
+//! The Deployment of one revision of an image Fn: `function` runs the user's image unchanged, under Fn's contract or as a
+//! plain HTTP server.
 
 use std::collections::BTreeMap;
 
 use funcatron_crds::names::{LABEL_APP, LABEL_FN, LABEL_NAMESPACE, LABEL_PART, LABEL_REVISION, PART_RUNNER};
-use funcatron_crds::{App, EnvEntry, Function, ObjectKind, RunDocument, names};
+use funcatron_crds::{App, Contract, EnvEntry, Function, ObjectKind, RunDocument, names};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
     ConfigMapEnvSource, ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource,
-    SecretEnvSource, SecretKeySelector,
+    SecretEnvSource, SecretKeySelector, Volume, VolumeMount,
 };
 use kube::ResourceExt;
 
@@ -18,6 +19,10 @@ use crate::config::OperatorConfig;
 /// Where Fn's agents and functions meet.
 const SOCKET_DIR: &str = "/tmp/iofs";
 const SOCKET: &str = "/tmp/iofs/lsnr.sock";
+/// Tells a plain HTTP server where to listen, as Cloud Run and Knative have it …
+const PORT: &str = "PORT";
+/// … and the port that they choose as well.
+const HTTP_PORT: &str = "8080";
 /// The user that Fn's agents run functions as.
 const FUNCTION_UID: i64 = 1000;
 /// What Fn tells a function whose memory nobody limited, in MB: its own default.
@@ -52,36 +57,52 @@ pub(crate) fn build(
     labels.extend(selector(document));
     let metadata = metadata(names::dedicated_runner(&document.revision), namespace, labels, owner(function));
     let replicas = function.spec.scale.as_ref().and_then(|scale| scale.replicas).unwrap_or(1);
+    let (volumes, mounts) = meeting_place(document.contract);
     let pod = Pod {
-        sidecar: function_container(app, function, document),
-        runner: pods::runner(
-            config,
-            namespace,
-            &document.app,
-            runner_env(document, durable),
-            vec![mount("iofs", SOCKET_DIR)],
-        ),
-        volumes: vec![scratch("iofs"), scratch("function-tmp")],
+        sidecar: function_container(app, function, document, &mounts),
+        runner: pods::runner(config, namespace, &document.app, runner_env(document, durable), mounts),
+        volumes: [volumes, vec![scratch("function-tmp")]].concat(),
         pull_secrets: function.spec.image_pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
     };
     pods::deployment(config, metadata, replicas, selector(document), pod)
 }
 
+/// Where runner and function meet: in a directory, or at a port that both have, being in one pod.
+fn meeting_place(contract: Contract) -> (Vec<Volume>, Vec<VolumeMount>) {
+    match contract {
+        Contract::Http => (Vec::new(), Vec::new()),
+        Contract::Fn | Contract::Command => (vec![scratch("iofs")], vec![mount("iofs", SOCKET_DIR)]),
+    }
+}
+
 fn runner_env(document: &RunDocument, durable: bool) -> pods::Env {
-    vec![
-        env("FUNCATRON_FN", &document.fn_name),
-        env("FUNCATRON_REVISION", document.revision.as_str()),
-        env("FUNCATRON_SOCKET", SOCKET),
+    let endpoint = match document.contract {
+        Contract::Http => vec![env("FUNCATRON_CONTRACT", "http"), env("FUNCATRON_PORT", HTTP_PORT)],
+        Contract::Fn | Contract::Command => vec![env("FUNCATRON_SOCKET", SOCKET)],
+    };
+    let subject =
+        vec![env("FUNCATRON_FN", &document.fn_name), env("FUNCATRON_REVISION", document.revision.as_str())];
+    let bounds = vec![
         env("FUNCATRON_CONCURRENCY", document.concurrency.to_string()),
         env("FUNCATRON_TIMEOUT_MS", document.timeout_ms.to_string()),
         env("FUNCATRON_DURABLE", durable.to_string()),
-    ]
+    ];
+    [subject, endpoint, bounds].concat()
 }
 
-fn function_container(app: &App, function: &Function, document: &RunDocument) -> Container {
+fn function_container(
+    app: &App,
+    function: &Function,
+    document: &RunDocument,
+    meeting_place: &[VolumeMount],
+) -> Container {
     let contract = contract_env(app, function, document);
-    // Names that begin with FN_ were refused in the user's own, so no variable stands twice.
-    let (variables, sources) = split(&document.env);
+    let (mut variables, sources) = split(&document.env);
+    // Names that begin with FN_ were refused in the user's own; an App may have a PORT for others of its Fns. No variable
+    // stands twice.
+    if document.contract == Contract::Http {
+        variables.retain(|variable| variable.name != PORT);
+    }
     Container {
         name: "function".to_owned(),
         image: document.image.clone(),
@@ -89,24 +110,30 @@ fn function_container(app: &App, function: &Function, document: &RunDocument) ->
         env_from: Some(sources),
         resources: pods::resources(function.spec.resources.as_ref()),
         security_context: Some(pods::restricted(FUNCTION_UID, false)),
-        volume_mounts: Some(vec![mount("function-tmp", "/tmp"), mount("iofs", SOCKET_DIR)]),
+        volume_mounts: Some([&[mount("function-tmp", "/tmp")], meeting_place].concat()),
         ..Container::default()
     }
 }
 
-/// Fn's own variables; nobody else may set them.
+/// The platform's own variables; nobody else may set them. A plain server is told nothing of Fn's contract, by which some
+/// libraries choose what they speak.
 fn contract_env(app: &App, function: &Function, document: &RunDocument) -> Vec<EnvVar> {
     let memory_mb = document.memory_bytes.map_or(FN_MEMORY_DEFAULT_MB, |bytes| bytes / BYTES_PER_MB);
-    vec![
-        env("FN_LISTENER", format!("unix:{SOCKET}")),
-        env("FN_FORMAT", "http-stream"),
+    let listener = match document.contract {
+        Contract::Http => vec![env(PORT, HTTP_PORT)],
+        Contract::Fn | Contract::Command => {
+            vec![env("FN_LISTENER", format!("unix:{SOCKET}")), env("FN_FORMAT", "http-stream")]
+        }
+    };
+    let about = vec![
         env("FN_FN_ID", function.uid().unwrap_or_default()),
         env("FN_APP_ID", app.uid().unwrap_or_default()),
         env("FN_FN_NAME", &document.fn_name),
         env("FN_APP_NAME", &document.app),
         env("FN_MEMORY", memory_mb.to_string()),
         env("FN_TYPE", "sync"),
-    ]
+    ];
+    [listener, about].concat()
 }
 
 /// Kubernetes sets `envFrom` before `env`, as `merged_env` orders them, and its kubelet resolves both.

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use funcatron_crds::{
-    App, AppRunners, AppSpec, Digest, EnvVar, EnvVarSource, FnScale, FnSource, FnSpec, Function, KeySelector,
-    LocalObjectReference, ObjectKind, RunDocument,
+    App, AppRunners, AppSpec, Contract, Digest, EnvVar, EnvVarSource, FnScale, FnSource, FnSpec, Function,
+    KeySelector, LocalObjectReference, ObjectKind, RunDocument,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
@@ -219,6 +219,56 @@ fn a_dedicated_function_runs_under_fns_contract() {
     assert_eq!(variable(function, "DB")["valueFrom"]["secretKeyRef"], json!({"name": "db", "key": "url"}));
     assert_eq!(mounts(function), [("function-tmp", "/tmp"), ("iofs", "/tmp/iofs")]);
     assert!(!function.to_string().contains("shop-funcatron-broker"));
+}
+
+/// The Deployment of a plain HTTP server, in an App that sets PORT for others.
+fn built_http() -> Value {
+    let (mut app, mut function) = (app(), image_fn());
+    app.spec.env = vec![EnvVar { name: "PORT".into(), value: Some("3000".into()), value_from: None }];
+    function.spec.contract = Some(Contract::Http);
+    let document = RunDocument::build("team-a", "invoice", &app.spec, &function.spec, None).unwrap();
+    value(&dedicated::build(&config(), &app, &function, &document, false))
+}
+
+#[test]
+fn a_plain_server_is_told_its_port_and_nothing_of_fns_contract() {
+    let deployment = built_http();
+    let function = container(&deployment, "initContainers", "function");
+    let all: Vec<_> =
+        function["env"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+    assert_eq!(all.iter().filter(|name| **name == "PORT").count(), 1, "{all:?}");
+    for (name, wanted) in
+        [("PORT", "8080"), ("FN_FN_NAME", "invoice"), ("FN_APP_NAME", "shop"), ("PRICE", "5$$")]
+    {
+        assert_eq!(variable(function, name)["value"], wanted, "{name}");
+    }
+    assert!(!all.contains(&"FN_LISTENER") && !all.contains(&"FN_FORMAT"), "{all:?}");
+    let runner = container(&deployment, "containers", "runner");
+    for (name, wanted) in [("FUNCATRON_CONTRACT", "http"), ("FUNCATRON_PORT", "8080")] {
+        assert_eq!(variable(runner, name)["value"], wanted, "{name}");
+    }
+    assert_eq!(*variable(runner, "FUNCATRON_SOCKET"), Value::Null);
+}
+
+#[test]
+fn a_plain_server_shares_no_directory_with_its_runner() {
+    let deployment = built_http();
+    let function = container(&deployment, "initContainers", "function");
+    assert_eq!(mounts(function), [("function-tmp", "/tmp")]);
+    assert_eq!(mounts(container(&deployment, "containers", "runner")), [("runner-tmp", "/tmp")]);
+    assert!(!deployment.to_string().contains("iofs"));
+}
+
+/// An upgrade of the platform must not roll the pods of those who said nothing of a contract.
+#[test]
+fn a_function_of_fns_contract_is_run_as_ever() {
+    let runner = built_dedicated();
+    let runner = container(&runner, "containers", "runner");
+    assert_eq!(*variable(runner, "FUNCATRON_CONTRACT"), Value::Null);
+    let names: Vec<_> =
+        runner["env"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+    let own = ["FUNCATRON_FN", "FUNCATRON_REVISION", "FUNCATRON_SOCKET", "FUNCATRON_CONCURRENCY"];
+    assert_eq!(names[6..10], own);
 }
 
 #[test]
