@@ -348,6 +348,15 @@ impl Delivery {
         }
     }
 
+    /// Not begun: another may have it at once, and it counts as no attempt.
+    pub async fn give_back(self) -> Result<(), LinkError> {
+        match self.settle {
+            Settle::None => Ok(()),
+            Settle::Amqp(settle) => settle.give_back(),
+            Settle::Local(settle) => settle.give_back(),
+        }
+    }
+
     /// Takes the message out, so that it can be worked on while the rest is kept for settling.
     pub fn take_envelope(&mut self) -> Envelope {
         std::mem::take(&mut self.envelope)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _};
 use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicRejectOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions};
 use lapin::types::ShortString;
 use parking_lot::Mutex;
 
@@ -152,6 +152,15 @@ impl AmqpSettle {
         let mut tags = tags.lock();
         tags.settle(self.tag);
         queued(channel.basic_reject(self.tag, BasicRejectOptions { requeue }), queue)
+    }
+
+    /// From RabbitMQ 4.3, `basic.nack` alone counts toward no limit.
+    pub(crate) fn give_back(self) -> Result<(), LinkError> {
+        let Shared { channel, queue, tags, .. } = &*self.shared;
+        let mut tags = tags.lock();
+        tags.settle(self.tag);
+        let options = BasicNackOptions { multiple: false, requeue: true };
+        queued(channel.basic_nack(self.tag, options), queue)
     }
 }
 

@@ -167,6 +167,10 @@ impl LocalSettle {
         self.settled(state::reject(&self.life.state, &self.life.at, self.tag, requeue))
     }
 
+    pub(crate) fn give_back(self) -> Result<(), LinkError> {
+        self.settled(state::give_back(&self.life.state, &self.life.at, self.tag))
+    }
+
     fn settled(&self, known: bool) -> Result<(), LinkError> {
         if known {
             return Ok(());

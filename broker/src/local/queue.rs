@@ -172,6 +172,14 @@ impl Queue {
         Some(fate)
     }
 
+    /// Puts back what was not begun, which counts as no attempt; false when it went back already.
+    pub(crate) fn give_back(&mut self, tag: u64) -> bool {
+        let Some(message) = self.take_out(tag) else { return false };
+        self.put_back(Message { redelivered: true, ..message });
+        self.pump();
+        true
+    }
+
     fn failed(&mut self, mut message: Message) -> Fate {
         message.redelivered = true;
         let Some(attempts) = &self.spec.attempts else {

@@ -232,6 +232,11 @@ pub(crate) fn ack(state: &Mutex<State>, at: &ConsumerRef, tag: u64) -> bool {
 }
 
 /// False when the message went back already.
+pub(crate) fn give_back(state: &Mutex<State>, at: &ConsumerRef, tag: u64) -> bool {
+    state.lock().queues.get_mut(&at.queue).is_some_and(|queue| queue.give_back(tag))
+}
+
+/// False when the message went back already.
 pub(crate) fn reject(state: &Arc<Mutex<State>>, at: &ConsumerRef, tag: u64, requeue: bool) -> bool {
     let fate = state.lock().queues.get_mut(&at.queue).and_then(|queue| queue.reject(tag, requeue));
     let known = fate.is_some();

@@ -29,6 +29,7 @@ macro_rules! each_rule {
             no_ack_settles_by_sending,
             a_rejected_message_is_tried_to_the_limit_then_dead_lettered,
             a_refused_message_is_dead_lettered_at_once,
+            what_is_given_back_counts_as_no_attempt,
             a_failed_attempt_waits_before_the_next,
             an_attempt_that_ends_with_its_link_counts,
             what_is_to_be_tried_for_ever_comes_back_each_time,

@@ -244,6 +244,24 @@ pub(crate) async fn a_refused_message_is_dead_lettered_at_once(kit: Box<dyn Kit>
     ground.clean().await;
 }
 
+pub(crate) async fn what_is_given_back_counts_as_no_attempt(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    // A wait after it would be longer than anything is waited for.
+    let (queue, _dead) = durable(&ground, 3_600_000).await;
+    ground.publish(&queue, "unbegun").await;
+    let mut consumer = ground.consume(&queue, 1).await;
+    // Twice what the queue allows.
+    for _ in 0..6 {
+        let delivery = take(&mut consumer).await;
+        assert!(matches!(delivery.delivery_count, None | Some(0)), "{:?}", delivery.delivery_count);
+        delivery.give_back().await.unwrap();
+    }
+    let delivery = take(&mut consumer).await;
+    assert_eq!(delivery.envelope.body, "unbegun");
+    delivery.ack().await.unwrap();
+    ground.clean().await;
+}
+
 pub(crate) async fn a_failed_attempt_waits_before_the_next(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
     let (queue, _dead) = durable(&ground, 400).await;
