@@ -113,6 +113,7 @@ impl Submission {
             persistent: false,
             attempt: 1,
             attempts_max: None,
+            claimant: None,
             intent,
             method,
             url,

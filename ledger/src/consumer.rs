@@ -70,7 +70,7 @@ async fn keep(
     for (entry, outcome) in entries.iter().zip(outcomes) {
         core.metrics.event(fate(outcome));
         if let (Entry::Claim(claim, _), Some(Outcome::Claimed(verdict))) = (entry, outcome) {
-            core.metrics.claim(if verdict == Verdict::Run { "run" } else { "duplicate" });
+            core.metrics.claim(label(verdict));
             let word =
                 Claimed { id: claim.id, attempt: claim.attempt, claimant: claim.claimant.clone(), verdict };
             answer(link, &claim.reply_to, word).await?;
@@ -97,6 +97,14 @@ fn fate(outcome: Option<Outcome>) -> &'static str {
         Some(Outcome::Nothing) => "nothing_new",
         Some(Outcome::Foreign) => "foreign",
         None => "not_storable",
+    }
+}
+
+fn label(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Run => "run",
+        Verdict::Duplicate => "duplicate",
+        Verdict::Dead => "dead",
     }
 }
 

@@ -1,14 +1,15 @@
 //! Puts dead letters back into the queue that gave them up: published and confirmed first, taken away after.
 //!
 //! A call of ours comes back under a new id, which follows from its old one. A ledger that is killed between the two
-//! steps may publish the same id again: the function runs twice then, and the ledger shows one call. No runner sends
-//! claims yet, which would find the duplicate.
+//! steps may publish the same id again, as another publication: one of the two is run, as its runners ask for it.
 
 use std::time::Duration;
 
 use funcatron_broker::envelope::{Envelope, Headers};
 use funcatron_broker::link::{Confirm, ConsumeOptions, Consumer, Delivery, Event, Link, LinkError, Target};
-use funcatron_broker::message::{Call as Message, CallEvent, CallId, Happened, RecordedRequest, is_ours};
+use funcatron_broker::message::{
+    Call as Message, CallEvent, CallId, Happened, RecordedRequest, fresh_claimant, is_ours,
+};
 use funcatron_broker::names::{AppNames, QueueName};
 
 use crate::clock::now_ms;
@@ -119,6 +120,8 @@ impl Place<'_> {
         let (before, now_ms) = (call.id, now_ms());
         call.id = following(before);
         (call.attempt, call.expiration_ms, call.persistent) = (1, None, true);
+        // The old one is that of the publication that died.
+        call.claimant = Some(fresh_claimant());
         // Before its times become new ones, since its age follows from them.
         let request = RecordedRequest::of(&call);
         call.deadline_ms = repeat::deadline_ms(&request, now_ms);

@@ -6,7 +6,7 @@
 use funcatron_broker::link::{Confirm, Link, LinkError, Target};
 use funcatron_broker::message::{
     AGE_DEFAULT_MS, Call as Message, CallEvent, CallId, Cancel, Happened, RecordedRequest, Source,
-    is_redacted,
+    fresh_claimant, is_redacted,
 };
 use funcatron_broker::names::AppNames;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -139,6 +139,7 @@ fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> 
         persistent: true,
         attempt: 1,
         attempts_max: request.attempts_max,
+        claimant: Some(fresh_claimant()),
         direct: None,
         intent: request.intent,
         method: method.map_err(|_| RepeatError::NotKept("its method is not an HTTP method"))?,

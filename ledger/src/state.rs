@@ -257,24 +257,29 @@ impl CallState {
     }
 }
 
-/// The claim on a call that counts: that of the highest attempt.
+/// The publication that is the call: the first that was claimed, with the highest of its attempts that was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimant {
     /// The attempt.
     pub attempt: u32,
-    /// Who may run it.
+    /// The publication's nonce.
     pub claimant: String,
 }
 
-/// Whether a claim's attempt is the claimant's to run; `Run` makes it the claim that counts.
+/// Whether a publication's attempt is to be run; `Run` makes it the call, where none was.
+///
+/// Attempts of one publication have numbers that grow, so that what a lost runner had claimed is claimed again, and
+/// what it asks afterwards is refused. Those of two publications cannot be compared: only one of them counts.
 pub fn decide(recorded: Option<&Claimant>, status: Option<Status>, claim: &Claim) -> Verdict {
-    if status.is_some_and(Status::is_terminal) {
+    if recorded.is_some_and(|known| known.claimant != claim.claimant || known.attempt > claim.attempt) {
         return Verdict::Duplicate;
     }
-    let runs = recorded.is_none_or(|known| {
-        claim.attempt > known.attempt || (claim.attempt == known.attempt && claim.claimant == known.claimant)
-    });
-    if runs { Verdict::Run } else { Verdict::Duplicate }
+    match status {
+        // Its runner was lost between the word that it is dead and the broker's.
+        Some(Status::Dead) => Verdict::Dead,
+        Some(status) if status.is_terminal() => Verdict::Duplicate,
+        _ => Verdict::Run,
+    }
 }
 
 #[cfg(test)]

@@ -182,6 +182,7 @@ fn call() -> Call {
         persistent: true,
         attempt: 1,
         attempts_max: None,
+        claimant: None,
         direct: None,
         intent: Intent::Invoke,
         method: Method::POST,

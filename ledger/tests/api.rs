@@ -73,6 +73,7 @@ fn call() -> Call {
         persistent: true,
         attempt: 1,
         attempts_max: Some(7),
+        claimant: None,
         direct: None,
         intent: Intent::HttpRequest,
         method: Method::POST,
@@ -355,7 +356,10 @@ async fn a_retried_call_is_a_new_one_with_the_same_request() {
     assert_eq!(record["retryOf"], before.to_string());
     let message = take(&mut fixture.ground.consume(&queue).await).await;
     let sent = Call::from_envelope(message.envelope.clone()).unwrap();
-    let mut expected = Call { id, deadline_ms: sent.deadline_ms, timestamp_s: sent.timestamp_s, ..original };
+    let claimant = sent.claimant.clone();
+    assert!(claimant.is_some(), "its runner asks before it runs it");
+    let Call { deadline_ms, timestamp_s, .. } = sent;
+    let mut expected = Call { id, deadline_ms, timestamp_s, claimant, ..original };
     expected.headers.remove("authorization");
     assert_eq!(sent, expected, "without the credentials, which were not kept");
     assert_eq!(age_s(&sent), 60, "it may wait as long as the first one");
@@ -383,7 +387,7 @@ async fn what_cannot_be_retried_says_why() {
 async fn dead_letters_go_back_into_their_queue_as_new_calls() {
     let fixture = Fixture::new().await;
     let redrive = format!("{APP}/fns/mail/dead-letters/redrive");
-    let (first, second) = (call(), call());
+    let (first, second) = (Call { claimant: Some("first".into()), ..call() }, call());
     fixture.ground.tell(queued(first.id, Some(RecordedRequest::of(&first)))).await;
     fixture.ledger.until(first.id, "queued").await;
     assert_eq!(fixture.ledger.post(&redrive).await.problem(), (404, "no-durable-queue".into()));
@@ -405,6 +409,7 @@ async fn dead_letters_go_back_into_their_queue_as_new_calls() {
     assert_eq!((&again.body, again.attempt, &again.headers), (&first.body, 1, &first.headers));
     assert_eq!((again.attempts_max, age_s(&again)), (Some(7), 60), "it may what the first one might");
     assert!(again.deadline_ms > first.deadline_ms, "from now on");
+    assert!(again.claimant.is_some_and(|claimant| first.claimant != Some(claimant)), "a new publication");
     let record = fixture.ledger.get(&format!("{APP}/calls/{}", again.id)).await.json();
     assert_eq!((&record["status"], &record["retryOf"]), (&"queued".into(), &first.id.to_string().into()));
     let before = fixture.ledger.get(&format!("{APP}/calls/{}", first.id)).await.json();

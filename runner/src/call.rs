@@ -190,6 +190,17 @@ impl Job {
         self.lane
     }
 
+    /// The attempt to ask for before it is begun, the publication that asks, and where the word comes.
+    pub(crate) fn to_claim(&self) -> Option<(&Attempt, &str, &Arc<Session>)> {
+        let Work::Call(call) = &self.work else { return None };
+        Some((self.attempt.as_ref()?, call.claimant.as_deref()?, &self.unsettled.session))
+    }
+
+    /// What is done with a delivery of which nobody is told but the broker.
+    pub(crate) fn silently(self, last_word: LastWord) -> Settlement {
+        Settlement::silent(self.unsettled, last_word)
+    }
+
     /// What is said of a delivery in hand when its revision will not come up here.
     pub(crate) fn give_up(self, news: &News) -> Box<Settlement> {
         let Self { lane, work, attempt: _, unsettled } = self;

@@ -1,13 +1,15 @@
 //! The runner: message in, function called, reply out; wakes, slots, drain.
 //!
 //! Consumes the queues of the revisions it hosts and calls their functions over Fn's http-stream contract, or over plain
-//! HTTP where an image says so. Speaks to the broker, to a function's or a host's socket beside it and to the gateways' inner listeners, and never to Kubernetes.
+//! HTTP where an image says so. Speaks to the broker, to a function's or a host's socket beside it and to the gateways'
+//! inner listeners, and never to Kubernetes.
 
 mod admission;
 mod attempted;
 mod backoff;
 mod call;
 mod cancelled;
+mod claims;
 mod code_store;
 mod config;
 mod control;

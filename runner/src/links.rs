@@ -1,11 +1,12 @@
-//! What every runner does on each broker link: a queue of its own for cancels, and the session for all others.
+//! What every runner does on each broker link: a queue of its own for cancels and the ledger's words, and the session
+//! for all others.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use funcatron_broker::link::{ConsumeOptions, Consumer, Event, Link, LinkError, fresh_suffix};
-use funcatron_broker::message::Cancel;
-use funcatron_broker::names::NameError;
+use funcatron_broker::link::{ConsumeOptions, Consumer, Delivery, Event, Link, LinkError, fresh_suffix};
+use funcatron_broker::message::{Cancel, Claimed, DecodeError};
+use funcatron_broker::names::{NameError, QueueName};
 use funcatron_broker::topology;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -41,7 +42,7 @@ pub(crate) struct Links {
 /// A session that has begun; it is over for all once this is dropped.
 pub(crate) struct Begun {
     pub session: Arc<Session>,
-    cancels: Consumer,
+    own: Consumer,
     sessions: watch::Sender<Option<Arc<Session>>>,
     _down: DropGuard,
 }
@@ -78,42 +79,54 @@ impl Links {
         self.finished.cancel();
     }
 
-    /// Begins a session: cancels are heard before the first call is taken.
+    /// Begins a session: its own queue is heard before the first call is taken.
     pub(crate) async fn begin(&self, link: Arc<dyn Link>) -> Option<Begun> {
-        match self.hear_cancels(&link).await {
-            Ok(cancels) => {
-                let (session, down) = Session::new(Arc::clone(&self.identity), link);
+        match self.listen(&link).await {
+            Ok((queue, own)) => {
+                let (session, down) = Session::new(Arc::clone(&self.identity), link, queue);
                 self.sessions.send_replace(Some(Arc::clone(&session)));
-                Some(Begun { session, cancels, sessions: self.sessions.clone(), _down: down })
+                Some(Begun { session, own, sessions: self.sessions.clone(), _down: down })
             }
             Err(error) => {
-                warn!(%error, "cannot hear cancels, beginning again");
+                warn!(%error, "cannot hear what is told to this runner, beginning again");
                 None
             }
         }
     }
 
-    async fn hear_cancels(&self, link: &Arc<dyn Link>) -> Result<Consumer, BeginError> {
+    async fn listen(&self, link: &Arc<dyn Link>) -> Result<(QueueName, Consumer), BeginError> {
         let (queue, items) = topology::runner(&self.identity.names, &fresh_suffix())?;
         link.declare(&items).await?;
         let options = ConsumeOptions { prefetch: 0, exclusive: true, no_ack: true };
-        Ok(link.consume(&queue, options).await?)
+        let own = link.consume(&queue, options).await?;
+        Ok((queue, own))
     }
 
-    /// Takes cancels until the session ends: with its link, or when all is finished.
+    /// Hears what comes until the session ends: with its link, or when all is finished.
     pub(crate) async fn attend(&self, begun: &mut Begun) {
         loop {
             let event = tokio::select! {
-                event = begun.cancels.next() => event,
+                event = begun.own.next() => event,
                 () = self.finished.cancelled() => return,
             };
             match event {
-                Some(Event::Delivery(delivery)) => match Cancel::from_envelope(&delivery.envelope) {
-                    Ok(cancel) => self.cancelled.insert(cancel.id, now_ms()),
-                    Err(error) => warn!(%error, "message is no cancel"),
-                },
+                Some(Event::Delivery(delivery)) => {
+                    if let Err(error) = self.hear(&delivery, &begun.session) {
+                        warn!(%error, exchange = delivery.exchange, "message is neither cancel nor word");
+                    }
+                }
                 Some(Event::CancelledByServer) | None => return,
             }
         }
+    }
+
+    /// Words on claims come through the default exchange, to which no App's user may write; all else is a cancel.
+    fn hear(&self, delivery: &Delivery, session: &Session) -> Result<(), DecodeError> {
+        if delivery.exchange.is_empty() {
+            session.claims.hear(Claimed::from_envelope(&delivery.envelope)?);
+        } else {
+            self.cancelled.insert(Cancel::from_envelope(&delivery.envelope)?.id, now_ms());
+        }
+        Ok(())
     }
 }

@@ -5,12 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use funcatron_broker::link::{Link, LinkError, Target};
 use funcatron_broker::message::{Report, ReportEvent};
-use funcatron_broker::names::{AppNames, ExchangeName, REPORTS_KEY};
+use funcatron_broker::names::{AppNames, ExchangeName, QueueName, REPORTS_KEY};
 use funcatron_crds::RevisionName;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
+use crate::claims::Claims;
 use crate::settler::Settler;
 
 /// Who this runner is, and what it writes on everything it sends.
@@ -27,6 +28,10 @@ pub(crate) struct Identity {
 pub(crate) struct Session {
     pub link: Arc<dyn Link>,
     pub settler: Settler,
+    /// This runner's own queue, for as long as the link lives.
+    pub queue: QueueName,
+    /// What waits for a word of the ledger's in that queue.
+    pub claims: Claims,
     down: CancellationToken,
 }
 
@@ -38,16 +43,25 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// A session that is down once the guard is dropped.
-    pub(crate) fn new(identity: Arc<Identity>, link: Arc<dyn Link>) -> (Arc<Self>, DropGuard) {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        link: Arc<dyn Link>,
+        queue: QueueName,
+    ) -> (Arc<Self>, DropGuard) {
         let down = CancellationToken::new();
         let settler = Settler::start(identity, Arc::clone(&link));
-        let session = Arc::new(Self { link, settler, down: down.clone() });
+        let session = Arc::new(Self { link, settler, queue, claims: Claims::default(), down: down.clone() });
         (session, down.drop_guard())
     }
 
     /// Whether what came over it can no longer be settled.
     pub(crate) fn is_down(&self) -> bool {
         self.down.is_cancelled()
+    }
+
+    /// Waits until it is down.
+    pub(crate) async fn over(&self) {
+        self.down.cancelled().await;
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum LastWord {
     Ack,
     TryAgain,
     DeadLetter,
+    /// It was not begun, and may be elsewhere.
+    GiveBack,
 }
 
 impl From<Next> for LastWord {
@@ -164,6 +166,7 @@ impl Desk {
                 }
                 LastWord::TryAgain => heard(delivery.reject(true).await)?,
                 LastWord::DeadLetter => heard(delivery.reject(false).await)?,
+                LastWord::GiveBack => heard(delivery.give_back().await)?,
             }
         }
         if soon {

@@ -1,6 +1,7 @@
 //! Takes the deliveries of one hosted revision, over as many broker links as it lives.
 //!
-//! Owns the revision's slots and its two consumers. Calls run within this task, at no task of their own each.
+//! Owns the revision's slots and its two consumers. Calls run within this task, at no task of their own each, and are
+//! asked for there where the ledger has a word on them, before they wait for a slot.
 //! Never brings a function up and never unloads one: it is told the phase.
 
 use std::sync::Arc;
@@ -55,6 +56,8 @@ enum Done {
     Back(Box<Job>),
     /// It was settled, and had none.
     Settled,
+    /// The ledger has said that it is to run: it waits for a slot.
+    Claimed(Box<Job>),
 }
 
 /// Takes deliveries until there is a reason not to, beginning with those already `held`.
@@ -102,6 +105,8 @@ struct Taker {
     sync: Tap,
     durable: DurableTap,
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Once deliveries are no longer taken, none waits for the ledger either.
+    ends: CancellationToken,
     stopping: bool,
     retired: bool,
     failed: Option<News>,
@@ -130,6 +135,7 @@ impl Taker {
             running: 0,
             durable: DurableTap(None),
             in_flight: FuturesUnordered::new(),
+            ends: CancellationToken::new(),
             stopping: false,
             retired: false,
             failed: None,
@@ -145,6 +151,9 @@ impl Taker {
             && let Some(queue) = &*self.hosting.durable.borrow()
         {
             self.durable.0 = Some(Tap::new(queue.clone(), DURABLE_PREFETCH));
+        }
+        if self.ending() {
+            self.ends.cancel();
         }
         let up = self.hosting.phases.borrow().instance().is_some();
         let session = self.hosting.sessions.borrow().clone().filter(|session| !session.is_down());
@@ -214,6 +223,7 @@ impl Taker {
                 self.durable.0.iter_mut().for_each(Tap::look_at_session);
             }
             Step::Done(Done::Settled) => {}
+            Step::Done(Done::Claimed(job)) => self.slots.hold(job.lane(), *job),
             Step::Done(Done::Ran) => self.release(),
             Step::Done(Done::Back(job)) => {
                 self.release();
@@ -235,6 +245,7 @@ impl Taker {
 
     fn delivered(&mut self, lane: Lane, delivery: Delivery, session: Arc<Session>) {
         match take(lane, delivery, session) {
+            Taken::Run(job) if job.to_claim().is_some() => self.claim(job),
             Taken::Run(job) => self.slots.hold(lane, job),
             Taken::Settle(settlement) => {
                 let caller = Arc::clone(&self.hosting.caller);
@@ -244,6 +255,16 @@ impl Taker {
                 }));
             }
         }
+    }
+
+    fn claim(&mut self, job: Job) {
+        let (caller, ends) = (Arc::clone(&self.hosting.caller), self.ends.clone());
+        self.in_flight.push(Box::pin(async move {
+            match caller.claim(job, ends).await {
+                Some(job) => Done::Claimed(Box::new(job)),
+                None => Done::Settled,
+            }
+        }));
     }
 
     fn ended(&mut self) -> Option<Ended> {

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
 use crate::link::HEADERS_MAX;
 use crate::message::{
-    CallId, DecodeError, EncodeError, Offer, WIRE_HEADER, WIRE_VERSION, WIRE_VERSION_BODY, fields,
-    http_headers,
+    CallId, DecodeError, EncodeError, Offer, WIRE_HEADER, WIRE_VERSION, WIRE_VERSION_BODY, check_claimant,
+    fields, http_headers,
 };
 
 /// AMQP's `type` of a call.
@@ -72,6 +72,9 @@ pub struct Call {
     pub attempt: u32,
     /// In a durable queue: attempts at most; `ATTEMPTS_DEFAULT` where it does not say.
     pub attempts_max: Option<u32>,
+    /// In a durable queue, of a call whose id may be published more than once: the nonce of this publication, by which
+    /// its runner claims it. Absent, the call is run without asking.
+    pub claimant: Option<String>,
     /// The door.
     pub intent: Intent,
     /// The HTTP method.
@@ -120,6 +123,8 @@ struct Head<'a> {
     attempt: NonZeroU32,
     #[serde(default, rename = "maxAttempts", skip_serializing_if = "Option::is_none")]
     attempts_max: Option<u32>,
+    #[serde(default, rename = "claim", skip_serializing_if = "Option::is_none")]
+    claimant: Option<Cow<'a, str>>,
     intent: Intent,
     method: Cow<'a, str>,
     url: Cow<'a, str>,
@@ -178,6 +183,7 @@ impl Call {
             timeout: self.timeout_ms,
             attempt: NonZeroU32::new(self.attempt).unwrap_or(NonZeroU32::MIN),
             attempts_max: self.attempts_max,
+            claimant: self.claimant.as_deref().map(Cow::from),
             intent: self.intent,
             method: self.method.as_str().into(),
             url: self.url.as_str().into(),
@@ -225,6 +231,7 @@ impl Call {
         if head.params.len() > HEADERS_MAX {
             return Err(DecodeError::TooMany(head.params.len()));
         }
+        head.claimant.as_deref().map_or(Ok(()), check_claimant)?;
         let params = head.params.into_iter();
         Ok(Self {
             id: fields::call_id("message-id", properties.message_id.as_deref())?,
@@ -236,6 +243,7 @@ impl Call {
             persistent: properties.persistent,
             attempt: head.attempt.get(),
             attempts_max: head.attempts_max,
+            claimant: head.claimant.map(Cow::into_owned),
             intent: head.intent,
             method,
             url: head.url.into_owned(),

@@ -22,14 +22,16 @@ pub use call::{AGE_DEFAULT_MS, ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
 pub use direct::{AnswerHead, AnswerHeadReader, DIRECT_BYTES_MIN, DIRECT_PATH, Offer, ReadHeadError, Token};
 pub use event_reply::EventReply;
 pub use events::{
-    AppEvent, BODY_BYTES_KEPT, CallEvent, Claim, Claimed, Ended, Happened, LOG_BYTES_KEPT, LedgerMessage,
-    Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, is_redacted, redact,
+    ATTEMPTS_MAX, AppEvent, BODY_BYTES_KEPT, CallEvent, Claim, Claimed, Ended, Happened, LOG_BYTES_KEPT,
+    LedgerMessage, Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, fresh_claimant,
+    is_redacted, redact,
 };
 pub use notes::{Cancel, DurableQueue, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};
 pub use reply::{Outcome, Reply, Unread};
 
 use crate::envelope::Envelope;
+use events::check_claimant;
 
 /// The wire's major version, in `fn-wire` on every message but the calls of [`WIRE_VERSION_BODY`].
 pub const WIRE_VERSION: i64 = 1;

@@ -19,6 +19,7 @@ fn call() -> Call {
         persistent: false,
         attempt: 1,
         attempts_max: None,
+        claimant: None,
         intent: Intent::HttpRequest,
         method: Method::POST,
         url: "http://shop.example.com/v1/orders/7?x=1".to_owned(),
@@ -82,6 +83,20 @@ fn with(member: &str, value: serde_json::Value) -> Envelope {
     };
     envelope.headers.insert("fn-call", serde_json::to_string(&head).unwrap());
     envelope
+}
+
+#[test]
+fn a_publication_that_is_to_be_claimed_says_by_what() {
+    let sent = Call { claimant: Some("n1".to_owned()), ..call() };
+    let envelope = sent.to_envelope().unwrap();
+    let head: serde_json::Value = serde_json::from_str(envelope.headers.text("fn-call").unwrap()).unwrap();
+    assert_eq!(head["claim"], "n1");
+    assert_eq!(Call::from_envelope(envelope).unwrap(), sent);
+    for odd in [String::new(), "x".repeat(65)] {
+        let reason = Call::from_envelope(with("claim", odd.into())).unwrap_err().reason;
+        assert!(reason.to_string().contains("1 to 64 bytes"), "{reason}");
+    }
+    assert!(!(0..9).any(|_| fresh_claimant() == fresh_claimant()));
 }
 
 #[test]
@@ -393,6 +408,7 @@ prop_compose! {
         (deadline_ms, timeout_ms) in (0..i64::MAX as u64, 0..i64::MAX as u64),
         (expiration_ms, timestamp_s) in (any::<Option<u64>>(), any::<Option<u64>>()),
         (persistent, attempt, attempts_max) in (any::<bool>(), 1..=u32::MAX, any::<Option<u32>>()),
+        claimant in proptest::option::of("[0-9a-f]{1,64}"),
         intent in prop_oneof![Just(Intent::HttpRequest), Just(Intent::Invoke)],
         method in "[A-Z]{1,10}",
         (url, app, fn_name, revision) in (".{0,80}", ".{0,40}", ".{0,40}", ".{0,40}"),
@@ -404,7 +420,8 @@ prop_compose! {
     ) -> Call {
         Call {
             id: CallId::from_uuid(uuid::Uuid::from_u128(id)),
-            reply_to, deadline_ms, timeout_ms, expiration_ms, timestamp_s, persistent, attempt, attempts_max, intent,
+            reply_to, deadline_ms, timeout_ms, expiration_ms, timestamp_s, persistent, attempt, attempts_max, claimant,
+            intent,
             method: Method::from_bytes(method.as_bytes()).unwrap(),
             url, app, fn_name, revision, operation, template,
             params: params.into_iter().collect(),

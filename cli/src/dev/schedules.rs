@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use funcatron_broker::link::{Confirm, Link, LinkError, Target};
-use funcatron_broker::message::EncodeError;
+use funcatron_broker::message::{EncodeError, fresh_claimant};
 use funcatron_broker::names::NameError;
 use funcatron_operator::schedule::{
     Act, Decision, Earlier, Firing, History, Occasion, call, call_id, decide, queued,
@@ -127,6 +127,7 @@ impl Sender<'_> {
             url: &format!("{}/invoke/{}/{fn_name}", self.invoke_base, trigger.namespace),
             timeout_ms: function.timeout_ms,
             attempts_max: function.detached.attempts_max,
+            claimant: Some(&fresh_claimant()),
         };
         let id = call_id(schedule.table.seed(), firing.tick);
         let queue = self.app.names.durable_queue(fn_name)?;

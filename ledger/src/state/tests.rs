@@ -177,21 +177,38 @@ fn claim(attempt: u32, claimant: &str) -> Claim {
 }
 
 #[test]
-fn an_attempt_is_one_claimants_and_a_higher_one_may_be_anothers() {
+fn the_first_publication_that_is_claimed_is_the_call() {
     let known = Claimant { attempt: 2, claimant: "a".into() };
     let cases = [
         (None, claim(1, "a"), Verdict::Run),
+        (None, claim(3, "a"), Verdict::Run),
+        // Asked again, or delivered again.
         (Some(&known), claim(2, "a"), Verdict::Run),
-        (Some(&known), claim(2, "b"), Verdict::Duplicate),
+        (Some(&known), claim(3, "a"), Verdict::Run),
+        // A runner that is lost and does not know it.
         (Some(&known), claim(1, "a"), Verdict::Duplicate),
-        (Some(&known), claim(3, "b"), Verdict::Run),
+        // Another publication, whatever its attempt.
+        (Some(&known), claim(1, "b"), Verdict::Duplicate),
+        (Some(&known), claim(2, "b"), Verdict::Duplicate),
+        (Some(&known), claim(3, "b"), Verdict::Duplicate),
     ];
     for (recorded, claim, verdict) in cases {
         for status in [None, Some(Status::Queued), Some(Status::Running)] {
             assert_eq!(decide(recorded, status, &claim), verdict, "{claim:?}");
         }
-        assert_eq!(decide(recorded, Some(Status::Cancelled), &claim), Verdict::Duplicate);
+        for status in [Status::Success, Status::Error, Status::Timeout, Status::Cancelled] {
+            assert_eq!(decide(recorded, Some(status), &claim), Verdict::Duplicate, "{claim:?}");
+        }
     }
+}
+
+#[test]
+fn a_publication_that_was_given_up_on_is_a_dead_letter_and_another_is_not() {
+    let known = Claimant { attempt: 1, claimant: "a".into() };
+    let word = |recorded, claim| decide(recorded, Some(Status::Dead), &claim);
+    assert_eq!(word(Some(&known), claim(2, "a")), Verdict::Dead);
+    assert_eq!(word(None, claim(2, "a")), Verdict::Dead, "its claim was forgotten");
+    assert_eq!(word(Some(&known), claim(2, "b")), Verdict::Duplicate);
 }
 
 /// A whole life: attempts that fail, and one end, which is the only terminal event.

@@ -37,7 +37,7 @@ const WRITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Each version of the schema, oldest first. A released one never changes.
-const MIGRATIONS: [(i64, &str, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
     (
         1,
         "calls",
@@ -49,6 +49,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 2] = [
         "bounds",
         include_str!("../../migrations/postgres/0002_bounds.sql"),
         include_str!("../../migrations/sqlite/0002_bounds.sql"),
+    ),
+    (
+        3,
+        "claims",
+        include_str!("../../migrations/postgres/0003_claims.sql"),
+        include_str!("../../migrations/sqlite/0003_claims.sql"),
     ),
 ];
 

@@ -43,12 +43,12 @@ const NO_ROOM: &str = "SELECT MAX(number) AS number FROM (SELECT number, \
 const TRIM: &str = "UPDATE calls SET request = NULL, answer = NULL, bytes = 0, trimmed = 1 WHERE id IN \
      (SELECT id FROM calls WHERE namespace = $1 AND app = $2 AND number <= $3 AND bytes > 0 \
      ORDER BY number LIMIT $4) RETURNING id";
-const CLAIMS: &str =
-    "DELETE FROM claims WHERE call_id IN (SELECT call_id FROM claims WHERE at_ms < $1 LIMIT $2)";
+const CLAIMS: &str = "DELETE FROM claims WHERE (call_id, namespace, app) IN \
+     (SELECT call_id, namespace, app FROM claims WHERE at_ms < $1 LIMIT $2)";
 const MANY_CLAIMS: &str = "SELECT namespace, app, COUNT(*) AS held FROM claims \
      GROUP BY namespace, app HAVING COUNT(*) > $1";
-const OLDEST_CLAIMS: &str = "DELETE FROM claims WHERE call_id IN (SELECT call_id FROM claims \
-     WHERE namespace = $1 AND app = $2 ORDER BY at_ms LIMIT $3)";
+const OLDEST_CLAIMS: &str = "DELETE FROM claims WHERE namespace = $1 AND app = $2 AND call_id IN \
+     (SELECT call_id FROM claims WHERE namespace = $1 AND app = $2 ORDER BY at_ms LIMIT $3)";
 const GONE_COUNTERS: &str = "DELETE FROM app_counters WHERE EXISTS (SELECT 1 FROM apps a \
      WHERE a.namespace = app_counters.namespace AND a.app = app_counters.app AND a.deleted = 1) \
      AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.namespace = app_counters.namespace AND c.app = app_counters.app)";

@@ -35,9 +35,12 @@ const UPDATE: &str = "UPDATE calls SET status = $2, source = $3, retry_of = $4, 
      + (SELECT COALESCE(SUM(OCTET_LENGTH(log)), 0) FROM call_logs WHERE call_id = $1) WHERE id = $1";
 const LOG: &str = "INSERT INTO call_logs (call_id, attempt, log) VALUES ($1, $2, $3) \
      ON CONFLICT (call_id, attempt) DO UPDATE SET log = excluded.log";
+const CLAIMANT: &str =
+    "SELECT attempt, claimant FROM claims WHERE call_id = $1 AND namespace = $2 AND app = $3";
 const CLAIM: &str = "INSERT INTO claims (call_id, namespace, app, attempt, claimant, at_ms) \
-     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (call_id) DO UPDATE \
-     SET attempt = excluded.attempt, claimant = excluded.claimant, at_ms = excluded.at_ms";
+     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (call_id, namespace, app) DO UPDATE \
+     SET attempt = excluded.attempt, at_ms = excluded.at_ms \
+     WHERE claims.claimant = excluded.claimant AND claims.attempt <= excluded.attempt";
 const APP: &str = "INSERT INTO apps (namespace, app, at_ms, retention_ms, record, deleted) \
      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (namespace, app) DO UPDATE \
      SET at_ms = excluded.at_ms, retention_ms = excluded.retention_ms, record = excluded.record, \
@@ -227,29 +230,27 @@ impl Batch<'_> {
     }
 
     async fn claim(&mut self, claim: &Claim, at_ms: u64) -> Result<Outcome, StoreError> {
+        // A call of that id that is another App's says nothing about this one's.
         let state = self.load(claim.id).await?;
-        let row = sqlx::query("SELECT namespace, app, attempt, claimant FROM claims WHERE call_id = $1")
+        let state = state.filter(|state| state.namespace == claim.namespace && state.app == claim.app);
+        let row = sqlx::query(CLAIMANT)
             .bind(claim.id.to_string())
+            .bind(claim.namespace.clone())
+            .bind(claim.app.clone())
             .fetch_optional(&mut *self.transaction)
             .await?;
-        let mut owners = Vec::new();
-        owners.extend(state.as_ref().map(|state| (state.namespace.clone(), state.app.clone())));
-        if let Some(row) = &row {
-            owners.push((row.try_get("namespace")?, row.try_get("app")?));
-        }
-        if owners.iter().any(|(namespace, app)| *namespace != claim.namespace || *app != claim.app) {
-            return Ok(Outcome::Foreign);
-        }
         let recorded = row.as_ref().map(claimant).transpose()?;
-        let verdict = decide(recorded.as_ref(), state.map(|state| state.status), claim);
-        if verdict == Verdict::Run {
-            self.record(claim, at_ms).await?;
-        }
+        let verdict = match decide(recorded.as_ref(), state.map(|state| state.status), claim) {
+            // Another replica may have answered another publication since.
+            Verdict::Run if !self.record(claim, at_ms).await? => Verdict::Duplicate,
+            verdict => verdict,
+        };
         Ok(Outcome::Claimed(verdict))
     }
 
-    async fn record(&mut self, claim: &Claim, at_ms: u64) -> Result<(), StoreError> {
-        sqlx::query(CLAIM)
+    /// Whether the claim stands there now.
+    async fn record(&mut self, claim: &Claim, at_ms: u64) -> Result<bool, StoreError> {
+        let written = sqlx::query(CLAIM)
             .bind(claim.id.to_string())
             .bind(claim.namespace.clone())
             .bind(claim.app.clone())
@@ -258,7 +259,7 @@ impl Batch<'_> {
             .bind(signed(at_ms))
             .execute(&mut *self.transaction)
             .await?;
-        Ok(())
+        Ok(written.rows_affected() > 0)
     }
 
     async fn app(&mut self, event: &AppEvent) -> Result<Outcome, StoreError> {

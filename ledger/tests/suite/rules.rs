@@ -178,19 +178,49 @@ pub(crate) async fn text_that_a_database_cannot_hold_is_still_kept(store: Store)
     assert_eq!(call.answer.unwrap().headers[1].1, "v\0");
 }
 
-pub(crate) async fn a_claim_is_one_claimants(store: Store) {
+const RUN: Outcome = Outcome::Claimed(Verdict::Run);
+const DUPLICATE: Outcome = Outcome::Claimed(Verdict::Duplicate);
+
+pub(crate) async fn a_call_is_the_publication_that_is_claimed_first(store: Store) {
     let id = CallId::fresh();
     let entries =
-        [claim(id, 1, "a"), claim(id, 1, "b"), claim(id, 1, "a"), claim(id, 2, "b"), claim(id, 1, "a")];
+        [claim(id, 1, "a"), claim(id, 1, "b"), claim(id, 1, "a"), claim(id, 2, "a"), claim(id, 3, "b")];
     let words = store.apply(&entries).await.unwrap();
-    let (run, duplicate) = (Outcome::Claimed(Verdict::Run), Outcome::Claimed(Verdict::Duplicate));
-    assert_eq!(words, [run, duplicate, run, run, duplicate]);
+    assert_eq!(words, [RUN, DUPLICATE, RUN, RUN, DUPLICATE]);
     // The same when each meets what the database kept.
-    assert_eq!(store.apply(&[claim(id, 2, "c")]).await.unwrap(), [duplicate]);
-    assert_eq!(store.apply(&[claim(id, 2, "b")]).await.unwrap(), [run]);
-    let Entry::Claim(mut foreign, at_ms) = claim(id, 9, "x") else { unreachable!() };
-    foreign.app = "other".into();
-    assert_eq!(store.apply(&[Entry::Claim(foreign, at_ms)]).await.unwrap(), [Outcome::Foreign]);
+    assert_eq!(store.apply(&[claim(id, 3, "b")]).await.unwrap(), [DUPLICATE]);
+    assert_eq!(store.apply(&[claim(id, 1, "a")]).await.unwrap(), [DUPLICATE], "a lost runner's");
+    assert_eq!(store.apply(&[claim(id, 3, "a")]).await.unwrap(), [RUN]);
+}
+
+pub(crate) async fn of_publications_claimed_at_once_one_is_the_call(store: Store) {
+    for _ in 0..20 {
+        let id = CallId::fresh();
+        let (a, b) = ([claim(id, 1, "a")], [claim(id, 1, "b")]);
+        let (a, b) = tokio::join!(store.apply(&a), store.apply(&b));
+        let words = [a.unwrap()[0], b.unwrap()[0]];
+        assert!(words == [RUN, DUPLICATE] || words == [DUPLICATE, RUN], "{words:?}");
+    }
+}
+
+pub(crate) async fn another_apps_claim_on_an_id_takes_nothing_from_its_own(store: Store) {
+    let id = CallId::fresh();
+    let foreign = || {
+        let Entry::Claim(mut foreign, at_ms) = claim(id, 9, "x") else { unreachable!() };
+        foreign.app = "other".into();
+        Entry::Claim(foreign, at_ms)
+    };
+    assert_eq!(store.apply(&[foreign(), claim(id, 1, "a")]).await.unwrap(), [RUN, RUN]);
+    write(&store, [event(id, T0, Happened::Cancelled)]).await;
+    assert_eq!(store.apply(&[foreign(), claim(id, 2, "a")]).await.unwrap(), [RUN, DUPLICATE]);
+}
+
+pub(crate) async fn what_was_given_up_on_is_said_to_be_dead(store: Store) {
+    let id = CallId::fresh();
+    store.apply(&[claim(id, 1, "a")]).await.unwrap();
+    write(&store, [event(id, T0, Happened::Dead { reason: "x".into() })]).await;
+    let words = store.apply(&[claim(id, 2, "a"), claim(id, 1, "b")]).await.unwrap();
+    assert_eq!(words, [Outcome::Claimed(Verdict::Dead), DUPLICATE]);
 }
 
 pub(crate) async fn an_ended_call_cannot_be_claimed(store: Store) {

@@ -36,6 +36,9 @@ pub struct Occasion<'a> {
     pub timeout_ms: u64,
     /// How many attempts there may be; as the wire has it where the Fn does not say.
     pub attempts_max: Option<u32>,
+    /// The nonce of this publication, where a ledger tells it from another; whoever publishes the tick again does so
+    /// under another nonce.
+    pub claimant: Option<&'a str>,
 }
 
 /// The id of a tick's call, a UUIDv8: the tick's Unix milliseconds, then a hash of Trigger and tick. Whoever fires that
@@ -69,8 +72,17 @@ fn hash(seed: &str, tick: Timestamp) -> [u8; 32] {
 /// Names and URLs of Kubernetes are far below what a message may have.
 pub fn call(occasion: Occasion<'_>, id: CallId, firing: Firing, now: Timestamp) -> Call {
     let Firing { tick, deadline } = firing;
-    let Occasion { namespace: _, trigger: _, app, fn_name, revision, url, timeout_ms, attempts_max } =
-        occasion;
+    let Occasion {
+        namespace: _,
+        trigger: _,
+        app,
+        fn_name,
+        revision,
+        url,
+        timeout_ms,
+        attempts_max,
+        claimant,
+    } = occasion;
     let (deadline_ms, now_ms) = (unix_ms(deadline), unix_ms(now));
     Call {
         id,
@@ -83,6 +95,7 @@ pub fn call(occasion: Occasion<'_>, id: CallId, firing: Firing, now: Timestamp) 
         persistent: true,
         attempt: 1,
         attempts_max,
+        claimant: claimant.map(str::to_owned),
         direct: None,
         intent: Intent::Invoke,
         method: Method::POST,
@@ -176,6 +189,7 @@ mod tests {
             url: "http://gateway/invoke/team-a/report",
             timeout_ms: 30_000,
             attempts_max: Some(2),
+            claimant: Some("n1"),
         };
         let id = call_id("uid", tick);
         let sent = call(occasion, id, firing, now);
@@ -187,7 +201,7 @@ mod tests {
             (id, Intent::Invoke, Method::POST, None)
         );
         assert_eq!((call.persistent, call.expiration_ms, call.attempt), (true, None, 1));
-        assert_eq!(call.attempts_max, Some(2));
+        assert_eq!((call.attempts_max, call.claimant.as_deref()), (Some(2), Some("n1")));
         assert_eq!(call.deadline_ms, u64::try_from(firing.deadline.as_millisecond()).unwrap());
         let header = |name: &str| call.headers[name].to_str().unwrap();
         assert_eq!(header("ce-specversion"), "1.0");

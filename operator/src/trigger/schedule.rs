@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use funcatron_broker::message::{Call, CallId};
+use funcatron_broker::message::{Call, CallId, fresh_claimant};
 use funcatron_broker::topology;
 use funcatron_crds::{ConditionType, FiredCall, Timeout, Trigger, TriggerStatus, find_condition};
 use funcatron_routing::app_table::AsyncPolicy;
@@ -205,6 +205,8 @@ async fn send(
     let timeout = function.as_ref().and_then(|function| function.spec.timeout.as_ref()?.to_duration().ok());
     let policy = AsyncPolicy::of(function.as_ref().and_then(|function| function.spec.detached.as_ref()));
     let revision = function.and_then(|function| function.status.as_ref()?.revision.clone());
+    // Without a ledger nobody would answer, though its queue may still stand.
+    let claimant = ctx.config.ledger_url.as_ref().map(|_| fresh_claimant());
     let base = ctx.config.gateway_internal_url.trim_end_matches('/');
     let occasion = Occasion {
         namespace: &key.namespace,
@@ -215,6 +217,7 @@ async fn send(
         url: &format!("{base}/invoke/{}/{fn_name}", key.namespace),
         timeout_ms: u64::try_from(timeout.unwrap_or(Timeout::DEFAULT).as_millis()).unwrap_or(u64::MAX),
         attempts_max: policy.attempts_max,
+        claimant: claimant.as_deref(),
     };
     let queue = ctx.names(&key.namespace, &trigger.spec.app)?.durable_queue(fn_name)?;
     let call = call(occasion, id, firing, Timestamp::now());

@@ -19,6 +19,7 @@ pub(in crate::http_stream) fn call(intent: Intent) -> Call {
         persistent: false,
         attempt: 1,
         attempts_max: None,
+        claimant: None,
         intent,
         method: Method::PUT,
         url: "https://shop.example/orders/7?x=1".into(),

@@ -90,6 +90,7 @@ impl Gateway {
             persistent: false,
             attempt: 1,
             attempts_max: None,
+            claimant: None,
             intent: Intent::HttpRequest,
             method: Method::GET,
             url: "http://shop.example/hello".into(),

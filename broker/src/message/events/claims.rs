@@ -1,4 +1,7 @@
-//! A runner's question whether an attempt of a call is its to run, and the ledger's word.
+//! A runner's question whether an attempt of a call is to be run, and the ledger's word.
+//!
+//! An id may be published twice, by whoever did not live to see that it had been. Each publication has a nonce, and the
+//! first whose nonce is claimed is the call; a redelivery carries the same one, and is run again.
 //!
 //! Never decides: that is the ledger's.
 
@@ -16,7 +19,19 @@ const CLAIMED: &str = "claimed";
 /// A claimant is a nonce; a UUID fits.
 const CLAIMANT_BYTES_MAX: usize = 64;
 
-/// May this delivery of this attempt run?
+/// A nonce for one publication of a call.
+pub fn fresh_claimant() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
+pub(in crate::message) fn check_claimant(claimant: &str) -> Result<(), DecodeError> {
+    if claimant.is_empty() || claimant.len() > CLAIMANT_BYTES_MAX {
+        return Err(fields::invalid("claimant", "not 1 to 64 bytes"));
+    }
+    Ok(())
+}
+
+/// May this attempt of this publication run?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The broker user that asks, which the broker has checked; absent, nothing was checked.
@@ -33,7 +48,7 @@ pub struct Claim {
     pub fn_name: String,
     /// The attempt, from 1.
     pub attempt: u32,
-    /// A nonce of this delivery, the same each time it asks.
+    /// The publication's nonce, as its message has it.
     pub claimant: String,
 }
 
@@ -41,10 +56,12 @@ pub struct Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// It is this claimant's to run.
+    /// It is this publication's to run.
     Run,
-    /// Another has it, or the call is over: acknowledge it and do nothing.
+    /// Another publication is the call, or the call is over: acknowledge it and do nothing.
     Duplicate,
+    /// This publication was given up on: it belongs among the dead letters.
+    Dead,
 }
 
 /// The ledger's word on a claim.
@@ -54,7 +71,7 @@ pub struct Claimed {
     pub id: CallId,
     /// The attempt that was claimed.
     pub attempt: u32,
-    /// Who claimed it.
+    /// The publication that claimed it.
     pub claimant: String,
     /// The word.
     pub verdict: Verdict,
@@ -94,9 +111,7 @@ impl Claim {
         let body = read_json(CLAIM, envelope, JSON_BYTES_MAX)?;
         let ClaimBody { namespace, app, fn_name, attempt, claimant } = body;
         check_attempt(attempt)?;
-        if claimant.is_empty() || claimant.len() > CLAIMANT_BYTES_MAX {
-            return Err(fields::invalid("claimant", "not 1 to 64 bytes"));
-        }
+        check_claimant(&claimant)?;
         let properties = &envelope.properties;
         Ok(Self {
             user_id: properties.user_id.clone(),

@@ -14,7 +14,8 @@ use crate::message::{CallId, DecodeError, EVENT_BYTES_MAX, EncodeError, JSON_BYT
 use crate::names::NAME_BYTES_MAX;
 use crate::topology::DELIVERY_LIMIT;
 
-pub use claims::{Claim, Claimed, Verdict};
+pub(super) use claims::check_claimant;
+pub use claims::{Claim, Claimed, Verdict, fresh_claimant};
 pub use recorded::{BODY_BYTES_KEPT, RecordedAnswer, RecordedBody, RecordedRequest, is_redacted, redact};
 
 /// AMQP's `type` of an event of a call …
@@ -24,7 +25,7 @@ const APP_EVENT: &str = "app-event";
 /// A log's end: a stack trace and what led to it.
 pub const LOG_BYTES_KEPT: usize = 16 * 1024;
 /// No durable queue delivers a message more often; each attempt may leave a log.
-const ATTEMPTS_MAX: u32 = DELIVERY_LIMIT;
+pub const ATTEMPTS_MAX: u32 = DELIVERY_LIMIT;
 /// A reason is a sentence.
 const REASON_BYTES_KEPT: usize = 1024;
 

@@ -147,6 +147,7 @@ fn a_recorded_request_knows_the_attempts_and_the_age_of_its_call() {
         persistent: !waits,
         attempt: 1,
         attempts_max: Some(7),
+        claimant: None,
         direct: None,
         intent: Intent::Invoke,
         method: http::Method::POST,
@@ -303,7 +304,7 @@ fn a_claim_and_the_word_on_it_come_back() {
         let odd = Claim { claimant, ..claim.clone() }.into_envelope().unwrap();
         assert!(Claim::from_envelope(&odd).unwrap_err().to_string().contains("claimant"));
     }
-    for verdict in [Verdict::Run, Verdict::Duplicate] {
+    for verdict in [Verdict::Run, Verdict::Duplicate, Verdict::Dead] {
         let word = Claimed { id: id(), attempt: 1, claimant: "n1".to_owned(), verdict };
         let envelope = word.clone().into_envelope().unwrap();
         assert_eq!(envelope.properties.kind.as_deref(), Some("claimed"));
