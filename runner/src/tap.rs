@@ -15,9 +15,10 @@ use tracing::warn;
 use crate::backoff::Backoff;
 use crate::session::Session;
 
-/// A queue made anew by hand is found again within a second; one that stays away costs a question every five.
+/// A queue that was deleted by hand is found again within a second of its return, however long it was away; until then
+/// it costs a question or two a second.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
-const AGAIN_LONGEST: Duration = Duration::from_secs(5);
+const AGAIN_LONGEST: Duration = Duration::from_secs(1);
 
 /// What comes out of a tap.
 #[derive(Debug)]
