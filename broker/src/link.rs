@@ -203,6 +203,9 @@ pub trait Link: Send + Sync {
     /// count. (RabbitMQ refuses `if_empty` on quorum queues and closes the connection for asking.)
     async fn delete_queue(&self, queue: &QueueName, if_empty: bool) -> Result<Deleted, LinkError>;
 
+    /// Whether an exchange stands.
+    async fn has_exchange(&self, exchange: &ExchangeName) -> Result<bool, LinkError>;
+
     /// Deletes an exchange; `Missing` when it was not there.
     async fn delete_exchange(&self, exchange: &ExchangeName) -> Result<Deleted, LinkError>;
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use funcatron_broker::link::{Connector, ConsumeOptions, Consumer, Event, Link, Returned};
@@ -14,6 +15,9 @@ use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
 use crate::pending::{Pending, Settled};
+
+/// Between looks at the reply exchange while calls are pending: the broker answers one in 0.4 ms.
+const REPLIES_LOOK: Duration = Duration::from_millis(500);
 
 /// A link that is up, and where answers come back over it.
 pub(crate) struct Session {
@@ -98,8 +102,11 @@ impl Uplink {
         let returns = link.take_returns();
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         let up = Up { uplink: &self, epoch };
-        up.begin(Session { link, reply_to: queue.as_str().to_owned(), epoch });
-        self.listen(consumer, returns, &stop).await;
+        up.begin(Session { link: Arc::clone(&link), reply_to: queue.as_str().to_owned(), epoch });
+        tokio::select! {
+            () = self.listen(consumer, returns, &stop) => {}
+            () = self.reply_exchange_gone(&*link) => warn!("reply exchange is gone, beginning again"),
+        }
     }
 
     async fn open(
@@ -108,7 +115,8 @@ impl Uplink {
     ) -> Result<(Consumer, QueueName), Box<dyn std::error::Error + Send + Sync>> {
         let suffix = format!("{:016x}", rand::random::<u64>());
         let (queue, items) = topology::gateway(&self.installation, &suffix)?;
-        link.declare(&items).await?;
+        // Where the reply exchange was deleted, what else was bound to it has to be so again.
+        link.declare(&[topology::installation(&self.installation), items].concat()).await?;
         // An answer that is lost with its link is lost with its queue as well: acknowledging it would buy nothing.
         let options = ConsumeOptions { prefetch: 0, exclusive: true, no_ack: true };
         Ok((link.consume(&queue, options).await?, queue))
@@ -148,6 +156,19 @@ impl Uplink {
                     self.pending.returned(&returned.envelope);
                 }
                 () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Comes back once the exchange that replies come through was deleted: its replies are lost, and neither those who
+    /// send them nor their queue's consumer are told.
+    async fn reply_exchange_gone(&self, link: &dyn Link) {
+        let exchange = self.installation.reply_exchange();
+        loop {
+            tokio::time::sleep(REPLIES_LOOK).await;
+            // What cannot be asked is no answer: a link that is down says so elsewhere.
+            if self.pending.len() > 0 && matches!(link.has_exchange(&exchange).await, Ok(false)) {
+                return;
             }
         }
     }

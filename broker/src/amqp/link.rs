@@ -244,12 +244,27 @@ impl Link for AmqpLink {
         }
     }
 
-    async fn delete_exchange(&self, exchange: &ExchangeName) -> Result<Deleted, LinkError> {
+    async fn has_exchange(&self, exchange: &ExchangeName) -> Result<bool, LinkError> {
         let name = exchange.as_str();
-        let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
-        let deleted = self.ask(name, async |channel: &Channel| {
+        let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        let seen = self.ask(name, async |channel: &Channel| {
+            // Of what is declared passively the broker compares nothing but the name.
             let kind = lapin::ExchangeKind::Direct;
-            channel.exchange_declare(name.into(), kind, passive, FieldTable::default()).await?;
+            channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await
+        });
+        match seen.await {
+            Ok(()) => Ok(true),
+            Err(LinkError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete_exchange(&self, exchange: &ExchangeName) -> Result<Deleted, LinkError> {
+        if !self.has_exchange(exchange).await? {
+            return Ok(Deleted::Missing);
+        }
+        let name = exchange.as_str();
+        let deleted = self.ask(name, async |channel: &Channel| {
             channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await
         });
         match deleted.await {

@@ -128,6 +128,10 @@ impl Link for LocalLink {
         self.state()?.delete_queue(self.shut.id, queue.as_str(), if_empty)
     }
 
+    async fn has_exchange(&self, exchange: &ExchangeName) -> Result<bool, LinkError> {
+        Ok(self.state()?.has_exchange(exchange.as_str()))
+    }
+
     async fn delete_exchange(&self, exchange: &ExchangeName) -> Result<Deleted, LinkError> {
         Ok(self.state()?.delete_exchange(exchange.as_str()))
     }

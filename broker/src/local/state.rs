@@ -186,6 +186,10 @@ impl State {
         }
     }
 
+    pub(crate) fn has_exchange(&self, name: &str) -> bool {
+        self.exchanges.contains_key(name)
+    }
+
     pub(crate) fn delete_exchange(&mut self, name: &str) -> Deleted {
         match self.exchanges.remove(name) {
             Some(_) => Deleted::Deleted,

@@ -53,6 +53,7 @@ macro_rules! each_rule {
             a_fanout_reaches_every_queue,
             a_reply_reaches_its_own_queue,
             an_unbound_queue_gets_no_more,
+            an_exchange_is_seen_while_it_stands,
             what_is_missing_is_named,
             an_exchange_that_is_gone_does_not_hurt_calls,
             what_cannot_travel_is_refused_before_it_is_sent,

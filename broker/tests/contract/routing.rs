@@ -1,6 +1,6 @@
 //! Where messages go.
 
-use funcatron_broker::link::{Confirm, ConsumeOptions, Target};
+use funcatron_broker::link::{Confirm, ConsumeOptions, Deleted, Target};
 use funcatron_broker::names::BindingKey;
 use funcatron_broker::topology;
 
@@ -117,5 +117,17 @@ pub(crate) async fn an_unbound_queue_gets_no_more(kit: Box<dyn Kit>) {
     }
     let to = Target::exchange(&exchange, "paid.eu");
     assert_eq!(ground.link.publish_confirmed(to, envelope("m"), true).await.unwrap(), Confirm::Returned);
+    ground.clean().await;
+}
+
+pub(crate) async fn an_exchange_is_seen_while_it_stands(kit: Box<dyn Kit>) {
+    let ground = Ground::new(kit).await;
+    let exchange = ground.app.cancel_exchange();
+    assert!(!ground.link.has_exchange(&exchange).await.unwrap());
+    // Of whatever kind it is.
+    ground.declare(topology::app(&ground.app)).await;
+    assert!(ground.link.has_exchange(&exchange).await.unwrap());
+    assert_eq!(ground.link.delete_exchange(&exchange).await.unwrap(), Deleted::Deleted);
+    assert!(!ground.link.has_exchange(&exchange).await.unwrap());
     ground.clean().await;
 }

@@ -241,3 +241,25 @@ async fn a_route_or_a_key_makes_a_post_run_again() {
         assert_eq!(key.as_deref(), headers.first().map(|(_, key)| *key), "handed to the function");
     }
 }
+
+#[tokio::test]
+async fn a_deleted_reply_exchange_is_made_again_and_its_calls_have_lost_their_link() {
+    let fixture = Fixture::start().await;
+    let mut runner = fixture.runner("00000001").await;
+    for (method, answered) in [(Method::GET, (200, 2)), (Method::POST, (502, 1))] {
+        let losing = async {
+            let (first, delivery) = runner.take().await;
+            runner.link.delete_exchange(&installation().reply_exchange()).await.unwrap();
+            // Its reply goes nowhere.
+            delivery.ack().await.unwrap();
+            if answered.1 == 1 { first } else { runner.serve(OK, "").await }
+        };
+        let (answer, last) = tokio::join!(send(fixture.public, method, HOST, "/page", &[], ""), losing);
+        assert_eq!((answer.status, last.attempt), answered);
+    }
+    eventually(async || fixture.metric("funcatron_gateway_link_up").await == 1.0).await;
+    let (answer, _) = tokio::join!(fixture.get("/page"), runner.serve(OK, ""));
+    assert_eq!(answer.status, 200);
+    let reports = runner.link.inspect(&installation().reports_queue()).await.unwrap();
+    assert!(reports.is_some(), "what else was bound to it is not");
+}
