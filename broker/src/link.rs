@@ -215,6 +215,9 @@ pub trait Link: Send + Sync {
     /// The receiver of mandatory messages that no queue took; once. Untaken, they are dropped.
     fn take_returns(&self) -> Option<mpsc::Receiver<Returned>>;
 
+    /// Whether the broker takes no messages for now, short of memory or disk: what is published waits here.
+    fn is_blocked(&self) -> bool;
+
     /// Waits until the link is down and says why.
     async fn closed(&self) -> String;
 

@@ -81,6 +81,9 @@ pub(crate) async fn accept(
 
 async fn enqueue(core: Arc<Core>, mut call: Submission, source: Source) -> Result<(), Problem> {
     let link = Arc::clone(&core.uplink.current().ok_or(Problem::BrokerAway)?.link);
+    if link.is_blocked() {
+        return Err(Problem::BrokerAway);
+    }
     let envelope = call.detach().map_err(|error| {
         debug!(%error, call = %call.id(), "a call cannot be encoded");
         Problem::HeadTooLarge

@@ -18,6 +18,7 @@ use crate::direct::{DirectAnswer, UploadOwner};
 use crate::pending::Signal;
 use crate::problem::Problem;
 use crate::submission::Submission;
+use crate::uplink::Session;
 use crate::wake::{Interest, UNANSWERED};
 
 /// Attempts of an idempotent call: a poison call must not walk through all runners.
@@ -181,14 +182,7 @@ async fn attempt(
 ) -> Result<Ended, Problem> {
     let (app, revision) = current_revision(core, call, tries)?;
     let deadline = call.clock.deadline();
-    let session = match core.uplink.current() {
-        Some(session) => session,
-        None if !tries.may_have_run => return Err(Problem::BrokerAway),
-        None => match timeout_at(deadline, core.uplink.wait()).await {
-            Ok(session) => session,
-            Err(_) => return Ok(Ended::Deadline),
-        },
-    };
+    let Some(session) = session(core, tries, deadline).await? else { return Ok(Ended::Deadline) };
     let id = call.id();
     let offered = call.offer(&core.config.direct_at);
     let envelope = match call.attempt(tries.attempt, &revision, &session) {
@@ -219,6 +213,16 @@ async fn attempt(
         }
     }
     Ok(wait(core, &app, &revision, told, call).await)
+}
+
+/// A link to publish over: the one of the moment, or for a call that may have run the next one, none by its deadline.
+async fn session(core: &Core, tries: &Tries, deadline: Instant) -> Result<Option<Arc<Session>>, Problem> {
+    match core.uplink.current() {
+        // What the broker does not take for now would hang until its deadline.
+        Some(session) if !session.link.is_blocked() || tries.may_have_run => Ok(Some(session)),
+        None if tries.may_have_run => Ok(timeout_at(deadline, core.uplink.wait()).await.ok()),
+        Some(_) | None => Err(Problem::BrokerAway),
+    }
 }
 
 /// The revision that serves the Fn now. Once the call may have run, the one it began with is as good as none.

@@ -86,6 +86,12 @@ impl Confirms {
         Ok(channel)
     }
 
+    /// Whether the broker takes nothing more over it for now. While it is being opened nothing is known of that.
+    pub(super) fn is_blocked(&self) -> bool {
+        let held = self.connection.try_lock();
+        held.is_ok_and(|held| held.as_ref().is_some_and(|connection| connection.status().blocked()))
+    }
+
     async fn connection(&self, name: &str) -> Result<Arc<Connection>, LinkError> {
         let mut held = self.connection.lock().await;
         if let Some(connection) = held.as_ref().filter(|connection| connection.status().connected()) {

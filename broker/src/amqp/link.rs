@@ -289,6 +289,10 @@ impl Link for AmqpLink {
         self.returns.lock().take()
     }
 
+    fn is_blocked(&self) -> bool {
+        self.connection.status().blocked() || self.confirms.is_blocked()
+    }
+
     async fn closed(&self) -> String {
         let mut down = self.down.clone();
         match down.wait_for(Option::is_some).await {

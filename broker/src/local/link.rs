@@ -145,6 +145,10 @@ impl Link for LocalLink {
         self.returns.lock().take()
     }
 
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
     async fn closed(&self) -> String {
         let mut down = self.shut.down.subscribe();
         // The sender lives in `self.shut`, so the wait ends by the link going down alone.
