@@ -1,6 +1,7 @@
 //! `funcatron ledger`: from the pod's environment to a running ledger.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::names::Installation;
 use funcatron_crds::parse_duration;
 use funcatron_ledger::store::DatabaseAddress;
-use funcatron_ledger::{AllowAll, LedgerConfig};
+use funcatron_ledger::{AllowAll, AllowList, CallbackConfig, CallbackKey, LedgerConfig, Pace};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// Keep what became of every call, and answer for it over HTTP (on a cluster)
 #[derive(Args, Debug)]
@@ -36,6 +38,14 @@ pub(crate) struct LedgerArgs {
     /// How long calls are kept after their end, where their App does not say
     #[arg(long, default_value = "72h", env = "FUNCATRON_LEDGER_RETENTION", value_parser = retention)]
     retention: Duration,
+    /// A file with the key that callbacks are signed with, as whsk_ and 32 bytes in base64; without one, a key that lives
+    /// as long as this process
+    #[arg(long, env = "FUNCATRON_CALLBACK_KEY_FILE")]
+    callback_key_file: Option<PathBuf>,
+    /// Where callbacks may go besides the public internet, comma-separated: networks such as 10.1.0.0/16, and hosts such
+    /// as hooks.example.com or *.example.com, which may also be asked without TLS
+    #[arg(long, default_value = "", env = "FUNCATRON_CALLBACK_ALLOW", value_parser = allow)]
+    callback_allow: AllowList,
     /// Where the API is served, for the cluster's inside only
     #[arg(long, default_value = "0.0.0.0:8080", env = "FUNCATRON_LEDGER_ADDRESS")]
     api: SocketAddr,
@@ -52,6 +62,11 @@ pub(crate) async fn run(args: LedgerArgs, shutdown: CancellationToken) -> anyhow
         database: DatabaseAddress::parse(&args.database).context("FUNCATRON_LEDGER_DATABASE is of no use")?,
         retention: args.retention,
         access: Arc::new(AllowAll),
+        callbacks: CallbackConfig {
+            key: Arc::new(key(args.callback_key_file.as_deref())?),
+            allow: args.callback_allow,
+            pace: Pace::default(),
+        },
     };
     let connector = Arc::new(AmqpConnector::new(args.amqp_url, format!("ledger {}", args.pod)));
     funcatron_ledger::serve(config, connector, shutdown).await?;
@@ -65,6 +80,19 @@ async fn id(given: &str) -> anyhow::Result<String> {
     }
     let client = kube::Client::try_default().await.context("cannot reach the API server")?;
     crate::installation::find(given, &client).await
+}
+
+fn key(file: Option<&Path>) -> anyhow::Result<CallbackKey> {
+    let Some(file) = file else {
+        warn!("callbacks are signed with a key that nobody knows tomorrow: no file of one is named");
+        return Ok(CallbackKey::fresh());
+    };
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(CallbackKey::parse(&text)?)
+}
+
+fn allow(text: &str) -> Result<AllowList, String> {
+    AllowList::parse(text.split(',')).map_err(|error| error.to_string())
 }
 
 fn retention(text: &str) -> Result<Duration, String> {

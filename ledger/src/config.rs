@@ -8,6 +8,7 @@ use std::time::Duration;
 use funcatron_broker::names::Installation;
 
 use crate::access::{Access, AllowAll};
+use crate::callback::{AllowList, CallbackConfig, CallbackKey, Pace};
 use crate::store::DatabaseAddress;
 
 /// What an App that says nothing gets: a long weekend's calls are there on its first working day.
@@ -28,6 +29,8 @@ pub struct LedgerConfig {
     pub retention: Duration,
     /// Who may do what.
     pub access: Arc<dyn Access>,
+    /// How the ends of calls are told.
+    pub callbacks: CallbackConfig,
 }
 
 impl LedgerConfig {
@@ -41,19 +44,25 @@ impl LedgerConfig {
             database: DatabaseAddress::in_memory(),
             retention: RETENTION,
             access: Arc::new(AllowAll),
+            callbacks: CallbackConfig {
+                key: Arc::new(CallbackKey::fresh()),
+                allow: AllowList::default(),
+                pace: Pace::default(),
+            },
         }
     }
 }
 
 impl fmt::Debug for LedgerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { installation, api, ops, database, retention, access: _ } = self;
+        let Self { installation, api, ops, database, retention, access: _, callbacks } = self;
         f.debug_struct("LedgerConfig")
             .field("installation", installation)
             .field("api", api)
             .field("ops", ops)
             .field("database", database)
             .field("retention", retention)
+            .field("callbacks", callbacks)
             .finish_non_exhaustive()
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
+use crate::callback::Outbound;
 use crate::metrics::Metrics;
 use crate::store::{Keep, Store};
 
@@ -23,6 +24,7 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) access: Arc<dyn Access>,
     pub(crate) keep: Keep,
+    pub(crate) outbound: Outbound,
     pub(crate) metrics: Metrics,
     /// Requests under way.
     pub(crate) requests: Semaphore,
@@ -41,12 +43,14 @@ impl Core {
         store: Store,
         access: Arc<dyn Access>,
         retention_ms: u64,
+        outbound: Outbound,
     ) -> Self {
         Self {
             installation,
             store,
             access,
             keep: Keep::for_ms(retention_ms),
+            outbound,
             metrics: Metrics::default(),
             requests: Semaphore::new(REQUESTS_MAX),
             redriving: Arc::new(Semaphore::new(1)),

@@ -1,11 +1,12 @@
 //! The call ledger: what became of every call, in a database, over HTTP.
 //!
 //! An event's way: its durable queue → `consumer` → `trust` (whose word counts) → `state` (what it makes of its call) →
-//! `store`, and acknowledged after the commit. `api` answers from the store, and cancels, retries and redrives over
+//! `store`, and acknowledged after the commit. `callback` tells the ends of calls to whom their Fns name. `api` answers from the store, and cancels, retries and redrives over
 //! the broker. Never runs a call, and never loses an event that the broker has confirmed.
 
 mod access;
 mod api;
+mod callback;
 mod clock;
 mod config;
 mod consumer;
@@ -21,5 +22,6 @@ pub mod store;
 mod trust;
 
 pub use access::{Access, Act, AllowAll, Decision};
+pub use callback::{AllowList, AllowListError, CallbackConfig, CallbackKey, CallbackKeyError, Pace};
 pub use config::LedgerConfig;
 pub use serve::{Ledger, LedgerError, serve};

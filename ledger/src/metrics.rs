@@ -14,6 +14,8 @@ type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 pub(crate) struct Metrics {
     events: Labelled,
     claims: Labelled,
+    callbacks: Labelled,
+    pub(crate) callbacks_waiting: Gauge,
     requests: Family<[(&'static str, String); 1], Counter>,
     pub(crate) database_failures: Counter,
     swept: Counter,
@@ -33,6 +35,10 @@ impl Metrics {
         self.claims.get_or_create(&[("verdict", verdict)]).inc();
     }
 
+    pub(crate) fn callback(&self, fate: &'static str) {
+        self.callbacks.get_or_create(&[("fate", fate)]).inc();
+    }
+
     pub(crate) fn request(&self, status: u16) {
         self.requests.get_or_create(&[("code", status.to_string())]).inc();
     }
@@ -49,6 +55,16 @@ impl Metrics {
         let mut registry = Registry::with_prefix("funcatron_ledger");
         registry.register("events", "Events by what became of them", self.events.clone());
         registry.register("claims", "Claims by the word on them", self.claims.clone());
+        registry.register(
+            "callbacks",
+            "Attempts at telling the end of a call, by what became of them",
+            self.callbacks.clone(),
+        );
+        registry.register(
+            "callbacks_waiting",
+            "Ends of calls that are still to be told, over all replicas",
+            self.callbacks_waiting.clone(),
+        );
         registry.register("requests", "Requests answered", self.requests.clone());
         let counters = [
             ("database_failures", "Times that the database took no events", &self.database_failures),

@@ -1,5 +1,6 @@
 //! A ledger's life: listens, brings its schema up to date, takes events, and stops without losing one.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::callback::{Outbound, PosterError};
 use crate::config::LedgerConfig;
 use crate::consumer::Backoff;
 use crate::core::Core;
 use crate::store::Store;
-use crate::{api as routes, consumer, ops, retention};
+use crate::{api as routes, callback, consumer, ops, retention};
 
 /// Requests under way and the last batch end within this; Kubernetes gives thirty seconds.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,14 +37,23 @@ pub enum LedgerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Callbacks cannot be sent.
+    #[error("could not get ready for callbacks")]
+    Callbacks(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A ledger that listens and does not serve yet.
-#[derive(Debug)]
 pub struct Ledger {
-    config: LedgerConfig,
+    core: Core,
     api: Bound,
     ops: Bound,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { core: _, api, ops } = self;
+        f.debug_struct("Ledger").field("api", api).field("ops", ops).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -72,9 +83,14 @@ impl Bound {
 impl Ledger {
     /// Listens on both addresses; a port 0 is the kernel's choice.
     pub async fn bind(config: LedgerConfig) -> Result<Self, LedgerError> {
-        let api = Bound::bind("the API", config.api).await?;
-        let ops = Bound::bind("probes and metrics", config.ops).await?;
-        Ok(Self { config, api, ops })
+        let LedgerConfig { installation, database, retention, access, callbacks, api, ops } = config;
+        let api = Bound::bind("the API", api).await?;
+        let ops = Bound::bind("probes and metrics", ops).await?;
+        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        let outbound = Outbound::new(callbacks);
+        let outbound = outbound.map_err(|error: PosterError| LedgerError::Callbacks(error.into()))?;
+        let core = Core::new(installation, Store::open(&database), access, retention_ms, outbound);
+        Ok(Self { core, api, ops })
     }
 
     /// Where the API is served.
@@ -90,10 +106,8 @@ impl Ledger {
     /// Serves until `shutdown`: then it takes no more events, finishes the batch and the requests under way, and
     /// closes the database. What was not committed is in its queue.
     pub async fn serve(self, connector: Arc<dyn Connector>, shutdown: CancellationToken) {
-        let Self { config, api, ops } = self;
-        let LedgerConfig { installation, database, retention, access, api: _, ops: _ } = config;
-        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
-        let core = Arc::new(Core::new(installation, Store::open(&database), access, retention_ms));
+        let Self { core, api, ops } = self;
+        let core = Arc::new(core);
         let (tasks, probes) = (core.tasks.clone(), CancellationToken::new());
         api.serve(routes::router(Arc::clone(&core)), shutdown.clone(), &tasks);
         ops.serve(ops::router(Arc::clone(&core), shutdown.clone()), probes.clone(), &tasks);
@@ -116,10 +130,14 @@ async fn work(core: Arc<Core>, connector: Arc<dyn Connector>, stop: Cancellation
         return;
     }
     let sweeps = tokio::spawn(retention::run(Arc::clone(&core), stop.clone()));
+    let callbacks = tokio::spawn(callback::run(Arc::clone(&core), stop.clone()));
     supervise(&*connector, stop.clone(), |link| consumer::session(Arc::clone(&core), link, stop.clone()))
         .await;
     if sweeps.await.is_err() {
         warn!("the sweep ended");
+    }
+    if callbacks.await.is_err() {
+        warn!("nobody tells the ends of calls");
     }
 }
 

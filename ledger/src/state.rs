@@ -4,7 +4,8 @@
 //! Never performs I/O, never reads a clock.
 
 use funcatron_broker::message::{
-    CallEvent, CallId, Claim, Ended, Happened, RecordedAnswer, RecordedRequest, Source, Verdict,
+    CALLBACK_OF_HEADER, CallEvent, CallId, Claim, Ended, Happened, RecordedAnswer, RecordedRequest, Source,
+    Verdict,
 };
 
 /// Where a call stands.
@@ -59,6 +60,45 @@ impl Status {
     }
 }
 
+/// Whether a call's end is told to whom its Fn names. Later ones win over earlier ones, whatever the order of events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tells {
+    /// Neither its `queued` nor a runner's word has come.
+    #[default]
+    Unknown,
+    /// Nobody waits for it.
+    Yes,
+    /// Somebody waited for it; or it is a callback itself, and callbacks of callbacks would have no end.
+    No,
+}
+
+impl Tells {
+    /// What a call's `queued` says of it.
+    fn of(source: Source, request: Option<&RecordedRequest>) -> Self {
+        let is_callback = |request: &RecordedRequest| {
+            request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(CALLBACK_OF_HEADER))
+        };
+        match (source, request) {
+            (Source::Callback, _) => Self::No,
+            // A callback that is repeated is still one.
+            (_, Some(request)) if is_callback(request) => Self::No,
+            (Source::Schedule | Source::Retry | Source::Event, _) => Self::Yes,
+            (Source::Http | Source::Invoke, Some(request)) if request.age_max_ms.is_some() => Self::Yes,
+            (Source::Http | Source::Invoke, Some(_)) => Self::No,
+            (Source::Http | Source::Invoke, None) => Self::Unknown,
+        }
+    }
+}
+
+/// Which end of a call is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallbackKind {
+    /// `onSuccess`.
+    Success,
+    /// `onFailure`.
+    Failure,
+}
+
 /// What is known of a call, but for request, answer and log, which no decision needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallState {
@@ -98,6 +138,8 @@ pub struct CallState {
     pub runner: Option<String>,
     /// Why it stands where it stands.
     pub reason: Option<String>,
+    /// Whether its end is told to whom its Fn names.
+    pub tells: Tells,
 }
 
 /// What an event made of a call, and what it brought along to be kept.
@@ -124,7 +166,7 @@ struct Word {
 
 /// What an event makes of a call. `None`: it says nothing about it, or speaks of another App's.
 pub fn apply(known: Option<CallState>, event: CallEvent) -> Option<Applied> {
-    let CallEvent { user_id: _, id, namespace, app, fn_name, at_ms, happened } = event;
+    let CallEvent { user_id, id, namespace, app, fn_name, at_ms, happened } = event;
     if matches!(happened, Happened::Ended { outcome: Ended::Duplicate, .. }) {
         return None;
     }
@@ -136,8 +178,13 @@ pub fn apply(known: Option<CallState>, event: CallEvent) -> Option<Applied> {
     let mut applied = Applied { state, request: None, answer: None, log: None };
     let state = &mut applied.state;
     state.heard_ms = state.heard_ms.max(at_ms);
+    if user_id.is_some() {
+        // Runners speak of what was in a durable queue alone: nobody waits, even where its `queued` was lost.
+        state.tells = state.tells.max(Tells::Yes);
+    }
     match happened {
         Happened::Queued { source, request, retry_of } => {
+            state.tells = state.tells.max(Tells::of(source, request.as_deref()));
             applied.request = request;
             state.queue(at_ms, source, retry_of);
         }
@@ -182,6 +229,17 @@ impl CallState {
             revision: None,
             runner: None,
             reason: None,
+            tells: Tells::Unknown,
+        }
+    }
+
+    /// The end that is to be told, if there is one. Who takes a call back knows it already.
+    pub fn callback(&self) -> Option<CallbackKind> {
+        match self.status {
+            _ if self.tells != Tells::Yes => None,
+            Status::Success => Some(CallbackKind::Success),
+            Status::Error | Status::Timeout | Status::Dead => Some(CallbackKind::Failure),
+            Status::Queued | Status::Running | Status::Cancelled => None,
         }
     }
 

@@ -66,11 +66,15 @@ pub(crate) fn judge(
         }
         LedgerMessage::App(mut event) => {
             names(installation, &event.namespace, &event.app, None)?;
-            if !is_platforms {
-                return Err(Dropped::NotARunners);
-            }
+            check_platforms(is_platforms)?;
             event.at_ms = event.at_ms.min(now_ms);
             Ok(Entry::App(event))
+        }
+        LedgerMessage::Fn(mut event) => {
+            names(installation, &event.namespace, &event.app, Some(&event.fn_name))?;
+            check_platforms(is_platforms)?;
+            event.at_ms = event.at_ms.min(now_ms);
+            Ok(Entry::Fn(event))
         }
         LedgerMessage::Claim(claim) => {
             let names = names(installation, &claim.namespace, &claim.app, Some(&claim.fn_name))?;
@@ -99,6 +103,10 @@ fn check_sender(is_platforms: bool, user_id: Option<&str>, names: &AppNames) -> 
     if is_platforms || user_id == Some(names.user()) { Ok(()) } else { Err(Dropped::Forged) }
 }
 
+fn check_platforms(is_platforms: bool) -> Result<(), Dropped> {
+    if is_platforms { Ok(()) } else { Err(Dropped::NotARunners) }
+}
+
 fn is_a_runners(event: &CallEvent) -> bool {
     match event.happened {
         Happened::Started { .. } | Happened::Ended { .. } | Happened::Dead { .. } => true,
@@ -119,7 +127,7 @@ fn check_return(installation: &Installation, claim: &Claim) -> Result<(), Droppe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use funcatron_broker::message::{AppEvent, CallId, Ended, Record, Source};
+    use funcatron_broker::message::{AppEvent, CallId, CallbackTarget, Ended, FnEvent, Record, Source};
 
     const NOW_MS: u64 = 1_000;
     const REPLIES: &str = "i.replies";
@@ -196,9 +204,24 @@ mod tests {
             record: Record::Async,
             deleted: true,
         };
-        let envelope = app.into_envelope().unwrap();
-        assert_eq!(judge(&installation(), REPLIES, &envelope, NOW_MS), Err(Dropped::NotARunners));
-        assert!(judge(&installation(), "", &envelope, NOW_MS).is_ok());
+        let function = FnEvent {
+            user_id: SHOP.map(str::to_owned),
+            namespace: "team-a".into(),
+            app: "shop".into(),
+            fn_name: "mail".into(),
+            at_ms: 1,
+            url: String::new(),
+            timeout_ms: 1,
+            attempts_max: None,
+            age_max_ms: None,
+            on_success: Some(CallbackTarget::Url("http://169.254.169.254/".into())),
+            on_failure: None,
+            deleted: false,
+        };
+        for envelope in [app.into_envelope().unwrap(), function.into_envelope().unwrap()] {
+            assert_eq!(judge(&installation(), REPLIES, &envelope, NOW_MS), Err(Dropped::NotARunners));
+            assert!(judge(&installation(), "", &envelope, NOW_MS).is_ok());
+        }
     }
 
     #[test]

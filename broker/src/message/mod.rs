@@ -22,8 +22,9 @@ pub use call::{AGE_DEFAULT_MS, ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
 pub use direct::{AnswerHead, AnswerHeadReader, DIRECT_BYTES_MIN, DIRECT_PATH, Offer, ReadHeadError, Token};
 pub use event_reply::EventReply;
 pub use events::{
-    ATTEMPTS_MAX, AppEvent, BODY_BYTES_KEPT, CallEvent, Claim, Claimed, Ended, Happened, LOG_BYTES_KEPT,
-    LedgerMessage, Record, RecordedAnswer, RecordedBody, RecordedRequest, Source, Verdict, fresh_claimant,
+    ATTEMPTS_MAX, AppEvent, BODY_BYTES_KEPT, CallEvent, CallbackTarget, Claim, Claimed, Ended, FnEvent,
+    Happened, LOG_BYTES_KEPT, LedgerMessage, Record, RecordedAnswer, RecordedBody, RecordedRequest, Source,
+    Verdict, fresh_claimant,
     is_redacted, redact,
 };
 pub use notes::{Cancel, DurableQueue, Report, ReportEvent, Wake, WakeKind};
@@ -112,6 +113,9 @@ pub enum EncodeError {
         max: usize,
     },
 }
+
+/// Names the call whose end a callback tells; nobody outside can send it, since a gateway takes `fn-` headers off.
+pub const CALLBACK_OF_HEADER: &str = "fn-callback-of";
 
 /// One call's id: a UUIDv7, or of a schedule a UUIDv8 that sorts among those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,8 +6,8 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use crate::state::CallState;
-use crate::store::Call;
+use crate::state::{CallState, CallbackKind};
+use crate::store::{Call, ShownCallback};
 
 /// A call without its request and answer, as lists have it.
 #[derive(Serialize)]
@@ -49,6 +49,21 @@ struct Whole {
     /// Said where it is so.
     #[serde(skip_serializing_if = "is_false")]
     trimmed: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    callbacks: Vec<Callback>,
+}
+
+/// Who was told the call's end.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Callback {
+    kind: &'static str,
+    target: String,
+    status: &'static str,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+    at: String,
 }
 
 /// A page of a list.
@@ -83,9 +98,33 @@ impl Summary {
 }
 
 /// A whole call.
-pub(crate) fn whole(status: StatusCode, call: Call) -> Response {
-    let Call { number, state, request, answer, is_trimmed: trimmed } = call;
-    json(status, &Whole { summary: Summary::of(number, state), request, answer, trimmed })
+pub(crate) fn whole(status: StatusCode, call: Call, callbacks: Vec<ShownCallback>) -> Response {
+    json(status, &Whole::of(call, callbacks))
+}
+
+/// What a callback tells of a call: its end, and not what was asked for, which is the caller's.
+pub(crate) fn end(call: Call) -> serde_json::Value {
+    let told = Whole::of(Call { request: None, ..call }, Vec::new());
+    serde_json::to_value(&told).expect("texts and numbers are JSON")
+}
+
+impl Whole {
+    fn of(call: Call, callbacks: Vec<ShownCallback>) -> Self {
+        let Call { number, state, request, answer, is_trimmed: trimmed } = call;
+        let callbacks = callbacks.into_iter().map(Callback::of).collect();
+        Self { summary: Summary::of(number, state), request, answer, trimmed, callbacks }
+    }
+}
+
+impl Callback {
+    fn of(shown: ShownCallback) -> Self {
+        let ShownCallback { kind, target, status, attempts, last_error, at_ms } = shown;
+        let kind = match kind {
+            CallbackKind::Success => "onSuccess",
+            CallbackKind::Failure => "onFailure",
+        };
+        Self { kind, target, status: status.as_str(), attempts, last_error, at: time(at_ms) }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands fields over so")]
@@ -98,7 +137,8 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn time(ms: u64) -> String {
+/// RFC 3339, in UTC.
+pub(crate) fn time(ms: u64) -> String {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
     // What is beyond all dates is shown as the last one: no clock of ours says it.
     jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()

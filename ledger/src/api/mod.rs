@@ -3,7 +3,7 @@
 //! Whether the caller may is decided first, then whether the App is known, then whether the call is: each is told
 //! apart. Never serves a tenant's hostname.
 
-mod document;
+pub(crate) mod document;
 mod list;
 mod problem;
 mod result;
@@ -52,6 +52,7 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route(&format!("{app}/calls/{{call}}/cancel"), post(cancel))
         .route(&format!("{app}/calls/{{call}}/retry"), post(retry))
         .route(&format!("{app}/fns/{{fn}}/dead-letters/redrive"), post(redrive_dead))
+        .route("/v1/callback-key", get(callback_key))
         // What a gateway hands out as Location, which names no App.
         .route("/calls/{call}", get(get_global))
         .route("/calls/{call}/result", get(get_global_result))
@@ -123,7 +124,7 @@ fn query<T: serde::de::DeserializeOwned>(request: &Parts) -> Result<T, Problem> 
 
 async fn get_call(State(core): Shared, Path(of): OfCall, request: Parts) -> Result<Response, Problem> {
     let call = find(&core, &request, &of, Act::Read).await?;
-    Ok(named(call, StatusCode::OK))
+    named(&core, call).await
 }
 
 async fn get_result(State(core): Shared, Path(of): OfCall, request: Parts) -> Result<Response, Problem> {
@@ -147,7 +148,8 @@ async fn get_global(
     Path(call): Path<String>,
     request: Parts,
 ) -> Result<Response, Problem> {
-    Ok(named(find_global(&core, &request, &call).await?, StatusCode::OK))
+    let call = find_global(&core, &request, &call).await?;
+    named(&core, call).await
 }
 
 async fn get_global_result(
@@ -167,11 +169,12 @@ async fn get_global_log(
     log(&core, &call).await
 }
 
-fn named(call: Call, status: StatusCode) -> Response {
-    let id = id_value(call.state.id);
-    let mut response = document::whole(status, call);
-    response.headers_mut().insert(FN_CALL_ID, id);
-    response
+async fn named(core: &Core, call: Call) -> Result<Response, Problem> {
+    let id = call.state.id;
+    let callbacks = core.store.callbacks(id).await?;
+    let mut response = document::whole(StatusCode::OK, call, callbacks);
+    response.headers_mut().insert(FN_CALL_ID, id_value(id));
+    Ok(response)
 }
 
 async fn log(core: &Core, call: &Call) -> Result<Response, Problem> {
@@ -216,7 +219,7 @@ async fn cancel(State(core): Shared, Path(of): OfCall, request: Parts) -> Result
     match call.state.status {
         Status::Cancelled => {
             repeat::tell_runners(&core, &*link, id, &state.namespace, &state.app).await;
-            Ok(named(call, StatusCode::OK))
+            named(&core, call).await
         }
         Status::Queued | Status::Running => Err(Problem::Running(id)),
         ended => Err(Problem::Ended(id, ended.as_str())),
@@ -260,6 +263,16 @@ struct AskedRedrive {
 #[derive(Serialize)]
 struct Redriven {
     moved: u32,
+}
+
+/// What whoever is called back checks signatures with: no secret, and nobody's in particular.
+#[derive(Serialize)]
+struct PublicKey {
+    key: String,
+}
+
+async fn callback_key(State(core): Shared) -> Response {
+    document::json(StatusCode::OK, &PublicKey { key: core.outbound.key.public() })
 }
 
 async fn redrive_dead(

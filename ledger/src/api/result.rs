@@ -52,7 +52,7 @@ fn own(call: Call) -> Result<Response, Problem> {
 
 /// Not yet: come again.
 fn waiting(call: Call) -> Response {
-    let mut response = document::whole(StatusCode::ACCEPTED, call);
+    let mut response = document::whole(StatusCode::ACCEPTED, call, Vec::new());
     response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S);
     response
 }
@@ -80,7 +80,7 @@ fn replay(id: CallId, answer: RecordedAnswer) -> Result<Response, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::CallState;
+    use crate::state::{CallState, Tells};
 
     #[test]
     fn what_had_to_make_room_is_not_said_to_be_the_functions_failure() {
@@ -103,6 +103,7 @@ mod tests {
             revision: None,
             runner: None,
             reason: None,
+            tells: Tells::Unknown,
         };
         for status in [Status::Success, Status::Error, Status::Timeout, Status::Dead] {
             let state = CallState { status, ..state.clone() };

@@ -244,3 +244,60 @@ proptest! {
         prop_assert_eq!(&after(again), &expected);
     }
 }
+
+fn asked(age_max_ms: Option<u64>, headers: Vec<(String, String)>) -> Option<Box<RecordedRequest>> {
+    Some(Box::new(RecordedRequest {
+        method: "POST".into(),
+        url: "http://shop.example.com/mail".into(),
+        headers,
+        body: Default::default(),
+        cut: false,
+        intent: funcatron_broker::message::Intent::HttpRequest,
+        timeout: 30_000,
+        attempts_max: None,
+        age_max_ms,
+        revision: None,
+        operation: None,
+        template: None,
+        params: Default::default(),
+    }))
+}
+
+fn told(source: Source, request: Option<Box<RecordedRequest>>, last: CallEvent) -> Option<CallbackKind> {
+    let queued = event(1, Happened::Queued { source, request, retry_of: None });
+    let one = after([queued.clone(), last.clone()]).0.callback();
+    assert_eq!(one, after([last, queued]).0.callback(), "in any order");
+    one
+}
+
+#[test]
+fn the_end_of_a_call_that_nobody_waits_for_is_told() {
+    let detached = || asked(Some(60_000), Vec::new());
+    let success = || ended(2, 1, Ended::Success, true);
+    let (success_kind, failure) = (Some(CallbackKind::Success), Some(CallbackKind::Failure));
+    assert_eq!(told(Source::Http, detached(), success()), success_kind);
+    assert_eq!(told(Source::Schedule, None, success()), success_kind);
+    assert_eq!(told(Source::Retry, asked(None, Vec::new()), success()), success_kind);
+    assert_eq!(told(Source::Http, detached(), ended(2, 1, Ended::Error, true)), failure);
+    assert_eq!(told(Source::Http, detached(), ended(2, 1, Ended::Timeout, true)), failure);
+    assert_eq!(told(Source::Http, detached(), dead(2)), failure);
+    assert_eq!(told(Source::Http, detached(), event(2, Happened::Cancelled)), None);
+    assert_eq!(told(Source::Http, detached(), ended(2, 1, Ended::Error, false)), None, "it is tried again");
+}
+
+#[test]
+fn a_call_that_somebody_waited_for_and_a_callback_tell_nobody() {
+    let success = || ended(2, 1, Ended::Success, true);
+    assert_eq!(told(Source::Http, asked(None, Vec::new()), success()), None);
+    let callback = vec![(CALLBACK_OF_HEADER.to_owned(), id().to_string())];
+    assert_eq!(told(Source::Callback, asked(Some(1), callback.clone()), success()), None);
+    assert_eq!(told(Source::Retry, asked(Some(1), callback), success()), None, "nor where it is repeated");
+}
+
+#[test]
+fn a_runners_word_is_enough_where_the_queued_was_lost() {
+    let word = ended(2, 1, Ended::Success, true);
+    assert_eq!(after([word.clone()]).0.callback(), None);
+    let word = CallEvent { user_id: Some("i.team-a.shop".into()), ..word };
+    assert_eq!(after([word]).0.callback(), Some(CallbackKind::Success));
+}

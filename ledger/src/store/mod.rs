@@ -3,6 +3,8 @@
 //! Says whether a failure may pass; never retries, never reads a clock, never decides what an event means.
 
 mod address;
+mod fns;
+mod outbox;
 mod read;
 mod rows;
 mod sweep;
@@ -16,11 +18,14 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, AnyPool, Executor as _};
 
 pub use address::{AddressError, DatabaseAddress};
+pub use fns::KnownFn;
+pub use outbox::{CallbackStatus, DueCallback, Settled, ShownCallback, WaitingApp};
 pub use read::{Call, CallKey, ListQuery, Logs, Page};
 pub use sweep::{Keep, Swept};
 pub use write::{Entry, Outcome};
 
 use address::Kind;
+use outbox::WAITING_PER_APP_MAX;
 
 /// PostgreSQL's writers: events, the sweep, and what requests change. Apart from the readers, so that many requests
 /// do not hold up events.
@@ -37,7 +42,7 @@ const WRITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Each version of the schema, oldest first. A released one never changes.
-const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
     (
         1,
         "calls",
@@ -55,6 +60,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
         "claims",
         include_str!("../../migrations/postgres/0003_claims.sql"),
         include_str!("../../migrations/sqlite/0003_claims.sql"),
+    ),
+    (
+        4,
+        "callbacks",
+        include_str!("../../migrations/postgres/0004_callbacks.sql"),
+        include_str!("../../migrations/sqlite/0004_callbacks.sql"),
     ),
 ];
 
@@ -101,6 +112,7 @@ pub struct Store {
     kind: Kind,
     writes: AnyPool,
     reads: AnyPool,
+    callbacks_max: i64,
 }
 
 impl Store {
@@ -108,22 +120,28 @@ impl Store {
     pub fn open(address: &DatabaseAddress) -> Self {
         sqlx::any::install_default_drivers();
         let (kind, options) = (address.kind(), address.options());
-        match kind {
+        let (reads, writes) = match kind {
             Kind::Postgres => {
                 let reads = pool(kind, POSTGRES_READERS_MAX, READ_ACQUIRE_TIMEOUT, options.clone());
                 let writes = pool(kind, POSTGRES_WRITERS_MAX, WRITE_ACQUIRE_TIMEOUT, options);
-                Self { kind, reads, writes }
+                (reads, writes)
             }
             Kind::SqliteFile => {
                 let reads = pool(kind, SQLITE_READERS_MAX, READ_ACQUIRE_TIMEOUT, options.clone());
-                Self { kind, reads, writes: pool(kind, 1, WRITE_ACQUIRE_TIMEOUT, options) }
+                (reads, pool(kind, 1, WRITE_ACQUIRE_TIMEOUT, options))
             }
             Kind::SqliteMemory => {
                 // Each connection would be a database of its own.
                 let pool = pool(kind, 1, WRITE_ACQUIRE_TIMEOUT, options);
-                Self { kind, reads: pool.clone(), writes: pool }
+                (pool.clone(), pool)
             }
-        }
+        };
+        Self { kind, writes, reads, callbacks_max: WAITING_PER_APP_MAX }
+    }
+
+    /// With another bound on the callbacks of one App that may wait.
+    pub fn with_callbacks_max(self, callbacks_max: i64) -> Self {
+        Self { callbacks_max, ..self }
     }
 
     /// Brings the schema to this version; on PostgreSQL under a lock that all replicas share.

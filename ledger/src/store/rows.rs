@@ -7,13 +7,13 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::StoreError;
-use crate::state::{CallState, Status};
+use crate::state::{CallState, CallbackKind, Status, Tells};
 
 /// The columns of a call's state.
 macro_rules! state_columns {
     () => {
         "id, namespace, app, fn, number, status, source, retry_of, submitted_ms, started_ms, completed_ms, \
-         attempts, started_attempt, failed_attempt, answer_attempt, revision, runner, reason, heard_ms"
+         attempts, started_attempt, failed_attempt, answer_attempt, revision, runner, reason, heard_ms, tells"
     };
 }
 pub(super) use state_columns;
@@ -40,6 +40,7 @@ pub(super) fn state(row: &AnyRow) -> Result<CallState, StoreError> {
         revision: text("revision")?,
         runner: text("runner")?,
         reason: text("reason")?,
+        tells: parse_tells(row.try_get("tells")?)?,
     })
 }
 
@@ -68,19 +69,47 @@ pub(super) fn source(source: Source) -> &'static str {
         Source::Schedule => "schedule",
         Source::Retry => "retry",
         Source::Event => "event",
+        Source::Callback => "callback",
     }
 }
 
 fn parse_source(word: &str) -> Result<Source, StoreError> {
-    let all = [Source::Http, Source::Invoke, Source::Schedule, Source::Retry, Source::Event];
+    use Source::{Callback, Event, Http, Invoke, Retry, Schedule};
+    let all = [Http, Invoke, Schedule, Retry, Event, Callback];
     all.into_iter().find(|known| source(*known) == word).ok_or_else(|| corrupt("source", word))
 }
 
-fn id(column: &'static str, text: &str) -> Result<CallId, StoreError> {
+pub(super) fn tells(tells: Tells) -> i64 {
+    match tells {
+        Tells::Unknown => 0,
+        Tells::Yes => 1,
+        Tells::No => 2,
+    }
+}
+
+fn parse_tells(number: i64) -> Result<Tells, StoreError> {
+    let all = [Tells::Unknown, Tells::Yes, Tells::No];
+    let found = all.into_iter().find(|known| tells(*known) == number);
+    found.ok_or_else(|| corrupt("tells", &number.to_string()))
+}
+
+pub(super) fn kind(kind: CallbackKind) -> &'static str {
+    match kind {
+        CallbackKind::Success => "success",
+        CallbackKind::Failure => "failure",
+    }
+}
+
+pub(super) fn parse_kind(word: &str) -> Result<CallbackKind, StoreError> {
+    let all = [CallbackKind::Success, CallbackKind::Failure];
+    all.into_iter().find(|known| kind(*known) == word).ok_or_else(|| corrupt("kind", word))
+}
+
+pub(super) fn id(column: &'static str, text: &str) -> Result<CallId, StoreError> {
     text.parse().map_err(|_| corrupt(column, text))
 }
 
-fn corrupt(column: &'static str, value: &str) -> StoreError {
+pub(super) fn corrupt(column: &'static str, value: &str) -> StoreError {
     StoreError::Corrupt { column, reason: format!("{value:?}") }
 }
 

@@ -6,7 +6,7 @@
 use sqlx::Row as _;
 use sqlx::any::AnyArguments;
 
-use super::rows::signed;
+use super::rows::{self, signed};
 use super::{Store, StoreError};
 
 /// Rows changed by one statement: a few milliseconds of the writer's time, though each call may have a hundred logs.
@@ -33,7 +33,7 @@ const TOO_MANY: &str = "DELETE FROM calls WHERE id IN (SELECT id FROM calls WHER
 const SILENT: &str = "UPDATE calls SET status = 'dead', completed_ms = $1, \
      reason = 'nothing was heard of it for 8 days' \
      WHERE completed_ms IS NULL AND heard_ms < $2 AND id IN \
-     (SELECT id FROM calls WHERE completed_ms IS NULL AND heard_ms < $2 ORDER BY heard_ms LIMIT $3)";
+     (SELECT id FROM calls WHERE completed_ms IS NULL AND heard_ms < $2 ORDER BY heard_ms LIMIT $3) RETURNING id";
 const HEAVY: &str = "SELECT namespace, app FROM calls WHERE bytes > 0 \
      GROUP BY namespace, app HAVING SUM(bytes) > $1";
 /// The newest call that has no room beside those that are newer.
@@ -54,6 +54,8 @@ const GONE_COUNTERS: &str = "DELETE FROM app_counters WHERE EXISTS (SELECT 1 FRO
      AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.namespace = app_counters.namespace AND c.app = app_counters.app)";
 const GONE_APPS: &str = "DELETE FROM apps WHERE deleted = 1 AND at_ms < $1 AND NOT EXISTS \
      (SELECT 1 FROM app_counters c WHERE c.namespace = apps.namespace AND c.app = apps.app)";
+
+const GONE_FNS: &str = "DELETE FROM fns WHERE deleted = 1 AND at_ms < $1";
 
 type Query = sqlx::query::Query<'static, sqlx::Any, AnyArguments>;
 
@@ -100,11 +102,12 @@ impl Store {
         let forgotten = self.forget_calls(now_ms, keep).await?;
         let trimmed = self.trim(keep.bytes_per_app_max).await?;
         let silent_ms = now_ms.saturating_sub(SILENCE_MS);
-        let given_up = self.repeat(|| sqlx::query(SILENT).bind(now_ms).bind(silent_ms).bind(STEP)).await?;
+        let given_up = self.give_up(now_ms, silent_ms).await?;
         let forgotten_ms = now_ms.saturating_sub(CLAIM_LIFE_MS);
         self.forget_claims(forgotten_ms, keep.claims_per_app_max).await?;
         self.execute(sqlx::query(GONE_COUNTERS)).await?;
         self.execute(sqlx::query(GONE_APPS).bind(forgotten_ms)).await?;
+        self.execute(sqlx::query(GONE_FNS).bind(forgotten_ms)).await?;
         Ok(Swept { forgotten, trimmed, given_up })
     }
 
@@ -155,6 +158,28 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(rows.len() as u64)
+    }
+
+    /// Ends calls of which nothing is heard; whoever wants to be told of a failure is.
+    async fn give_up(&self, now_ms: i64, silent_ms: i64) -> Result<u64, StoreError> {
+        let mut given_up = 0;
+        loop {
+            let mut batch = self.begin().await?;
+            let silent = sqlx::query(SILENT).bind(now_ms).bind(silent_ms).bind(STEP);
+            let rows = silent.fetch_all(&mut *batch.transaction).await?;
+            for row in &rows {
+                let id = rows::id("id", &row.try_get::<String, _>("id")?)?;
+                if let Some(state) = batch.load(id).await? {
+                    batch.decide_callback(&state).await?;
+                }
+            }
+            batch.transaction.commit().await?;
+            let step = rows.len() as u64;
+            given_up += step;
+            if step < STEP.unsigned_abs() {
+                return Ok(given_up);
+            }
+        }
     }
 
     async fn forget_claims(&self, oldest_ms: i64, claims_max: i64) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use funcatron_broker::message::{AppEvent, CallEvent, CallId, Claim, Record, Verdict};
+use funcatron_broker::message::{AppEvent, CallEvent, CallId, Claim, FnEvent, Record, Verdict};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row as _, Transaction};
 
@@ -24,12 +24,12 @@ const INSERT: &str = concat!(
     "INSERT INTO calls (",
     state_columns!(),
     ", request, answer, bytes) VALUES \
-     ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+     ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
 );
 const UPDATE: &str = "UPDATE calls SET status = $2, source = $3, retry_of = $4, submitted_ms = $5, started_ms = $6, \
      completed_ms = $7, attempts = $8, started_attempt = $9, failed_attempt = $10, answer_attempt = $11, \
      revision = $12, runner = $13, reason = $14, request = COALESCE($15, request), \
-     answer = CASE WHEN $16 = 1 THEN $17 ELSE answer END, heard_ms = $18, \
+     answer = CASE WHEN $16 = 1 THEN $17 ELSE answer END, heard_ms = $18, tells = $19, \
      bytes = COALESCE(OCTET_LENGTH(COALESCE($15, request)), 0) \
      + COALESCE(OCTET_LENGTH(CASE WHEN $16 = 1 THEN $17 ELSE answer END), 0) \
      + (SELECT COALESCE(SUM(OCTET_LENGTH(log)), 0) FROM call_logs WHERE call_id = $1) WHERE id = $1";
@@ -55,6 +55,8 @@ pub enum Entry {
     Call(CallEvent),
     /// An App's word.
     App(AppEvent),
+    /// A Fn's word.
+    Fn(FnEvent),
     /// A runner asks, at this time.
     Claim(Claim, u64),
 }
@@ -73,10 +75,14 @@ pub enum Outcome {
 }
 
 /// One transaction, and the calls that it has read.
-struct Batch<'a> {
+pub(super) struct Batch<'a> {
     kind: Kind,
-    transaction: Transaction<'a, Any>,
+    pub(super) transaction: Transaction<'a, Any>,
     calls: HashMap<CallId, Option<CallState>>,
+    /// Callbacks that wait, of the Apps whose calls have ended here.
+    pub(super) waiting: HashMap<(String, String), i64>,
+    /// As many of one App may.
+    pub(super) callbacks_max: i64,
 }
 
 /// What an event brought, as it stands in the database.
@@ -106,24 +112,30 @@ impl Store {
     }
 
     async fn apply_at_once(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
-        let transaction = self.writes.begin().await?;
-        let mut batch = Batch { kind: self.kind, transaction, calls: HashMap::new() };
+        let mut batch = self.begin().await?;
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
             outcomes.push(match entry {
                 Entry::Call(event) => batch.call(event).await?,
                 Entry::App(event) => batch.app(event).await?,
+                Entry::Fn(event) => batch.function(event).await?,
                 Entry::Claim(claim, at_ms) => batch.claim(claim, *at_ms).await?,
             });
         }
         batch.transaction.commit().await?;
         Ok(outcomes)
     }
+
+    pub(super) async fn begin(&self) -> Result<Batch<'static>, StoreError> {
+        let transaction = self.writes.begin().await?;
+        let (calls, waiting) = (HashMap::new(), HashMap::new());
+        Ok(Batch { kind: self.kind, transaction, calls, waiting, callbacks_max: self.callbacks_max })
+    }
 }
 
 impl Batch<'_> {
     /// The call as this transaction sees it.
-    async fn load(&mut self, id: CallId) -> Result<Option<CallState>, StoreError> {
+    pub(super) async fn load(&mut self, id: CallId) -> Result<Option<CallState>, StoreError> {
         if let Some(known) = self.calls.get(&id) {
             return Ok(known.clone());
         }
@@ -145,6 +157,9 @@ impl Batch<'_> {
         let news = applied.request.is_some() || applied.answer.is_some() || applied.log.is_some();
         if before.as_ref() != Some(&applied.state) || news {
             self.write(&applied, is_new).await?;
+        }
+        if before.is_none_or(|before| before.callback().is_none()) {
+            self.decide_callback(&applied.state).await?;
         }
         self.calls.insert(event.id, Some(applied.state));
         Ok(Outcome::Kept)
@@ -195,6 +210,7 @@ impl Batch<'_> {
             .bind(state.runner.as_deref().map(without_nul))
             .bind(state.reason.as_deref().map(without_nul))
             .bind(signed(state.heard_ms))
+            .bind(rows::tells(state.tells))
             .bind(kept.request)
             .bind(kept.answer)
             .bind(kept.bytes)
@@ -224,6 +240,7 @@ impl Batch<'_> {
             .bind(i64::from(applied.answer.is_some()))
             .bind(kept.answer)
             .bind(signed(state.heard_ms))
+            .bind(rows::tells(state.tells))
             .execute(&mut *self.transaction)
             .await?;
         Ok(())
@@ -284,6 +301,7 @@ impl Batch<'_> {
             // Its queues are gone, and with them whatever would have ended its calls.
             let end = sqlx::query(END_OF_APP).bind(namespace.clone()).bind(app.clone()).bind(signed(*at_ms));
             end.execute(&mut *self.transaction).await?;
+            self.end_callbacks(namespace, app, *at_ms).await?;
             self.calls.clear();
         }
         Ok(Outcome::Kept)

@@ -2,6 +2,7 @@
 //!
 //! `each_rule!` names them all: a database's test file runs the list, so that none is forgotten there.
 
+mod callbacks;
 mod rules;
 mod sweeps;
 
@@ -13,6 +14,7 @@ use funcatron_broker::message::{
 use funcatron_ledger::state::CallState;
 use funcatron_ledger::store::{Entry, Store};
 
+pub(crate) use callbacks::*;
 pub(crate) use rules::*;
 pub(crate) use sweeps::*;
 
@@ -45,6 +47,14 @@ macro_rules! each_rule {
             what_the_oldest_calls_weigh_makes_room_and_their_rows_say_so,
             an_app_has_so_many_claims,
             of_many_logs_the_last_are_shown,
+            an_end_is_told_once_however_often_it_is_heard,
+            who_waited_who_cancelled_and_who_was_not_asked_tell_nobody,
+            an_older_word_of_a_fn_does_not_count,
+            a_callback_is_one_holders_until_its_lease_ends,
+            holders_at_once_never_hold_the_same,
+            an_app_has_so_many_callbacks_waiting,
+            callbacks_go_with_their_call_and_stop_with_their_app,
+            a_call_that_is_given_up_on_tells_its_failure,
             the_schema_may_be_brought_up_to_date_again,
         }
     };

@@ -4,6 +4,7 @@
 //! send some of them. Never trusts a sender: `user_id` is the broker's word, and judging it is the ledger's.
 
 mod claims;
+mod fns;
 mod recorded;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::topology::DELIVERY_LIMIT;
 
 pub(super) use claims::check_claimant;
 pub use claims::{Claim, Claimed, Verdict, fresh_claimant};
+pub use fns::{CallbackTarget, FnEvent};
 pub use recorded::{BODY_BYTES_KEPT, RecordedAnswer, RecordedBody, RecordedRequest, is_redacted, redact};
 
 /// AMQP's `type` of an event of a call …
@@ -114,6 +116,7 @@ pub enum Source {
     Schedule,
     Retry,
     Event,
+    Callback,
 }
 
 /// How an attempt went.
@@ -174,6 +177,8 @@ pub enum LedgerMessage {
     Call(CallEvent),
     /// An App's word.
     App(AppEvent),
+    /// A Fn's word.
+    Fn(FnEvent),
     /// A runner asks.
     Claim(Claim),
 }
@@ -292,6 +297,7 @@ impl LedgerMessage {
     pub fn from_envelope(envelope: &Envelope) -> Result<Self, DecodeError> {
         match envelope.properties.kind.as_deref() {
             Some(APP_EVENT) => AppEvent::from_envelope(envelope).map(Self::App),
+            Some(fns::FN_EVENT) => FnEvent::from_envelope(envelope).map(Self::Fn),
             Some(claims::CLAIM) => Claim::from_envelope(envelope).map(Self::Claim),
             _ => CallEvent::from_envelope(envelope).map(Self::Call),
         }

@@ -282,6 +282,33 @@ fn an_apps_word_comes_back() {
     assert_eq!(LedgerMessage::from_envelope(&envelope), Ok(LedgerMessage::App(app)));
 }
 
+#[test]
+fn a_fns_word_comes_back() {
+    let word = FnEvent {
+        user_id: None,
+        namespace: "team-a".to_owned(),
+        app: "shop".to_owned(),
+        fn_name: "mail".to_owned(),
+        at_ms: 7,
+        url: "http://gateway/invoke/team-a/mail".to_owned(),
+        timeout_ms: 30_000,
+        attempts_max: Some(5),
+        age_max_ms: None,
+        on_success: Some(CallbackTarget::Fn("thank".to_owned())),
+        on_failure: Some(CallbackTarget::Url("https://example.com/failed".to_owned())),
+        deleted: false,
+    };
+    let envelope = word.clone().into_envelope().unwrap();
+    assert_eq!(envelope.properties.kind.as_deref(), Some("fn-event"));
+    let expected = json!({
+        "namespace": "team-a", "app": "shop", "fn": "mail", "at": 7, "url": "http://gateway/invoke/team-a/mail",
+        "timeout": 30_000, "maxAttempts": 5, "onSuccess": {"fn": "thank"},
+        "onFailure": {"url": "https://example.com/failed"}, "deleted": false,
+    });
+    assert_eq!(body_of(&envelope), expected);
+    assert_eq!(LedgerMessage::from_envelope(&envelope), Ok(LedgerMessage::Fn(word)));
+}
+
 fn claim() -> Claim {
     Claim {
         user_id: Some("inst.team-a.shop".to_owned()),
