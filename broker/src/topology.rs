@@ -28,10 +28,6 @@ pub const LEDGER_BYTES_MAX: u64 = 4 << 30;
 /// Redeliveries before a message is dead, whatever its runners say: they count its attempts, of which a Fn may allow a
 /// hundred, and give it up before.
 pub const DELIVERY_LIMIT: u32 = 101;
-/// The wait before a failed attempt's next, times the attempts so far …
-pub const RETRY_MIN_MS: u32 = 1_000;
-/// … and its cap.
-pub const RETRY_MAX_MS: u32 = 60_000;
 
 /// One thing to declare.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,15 +105,12 @@ pub struct QueueSpec {
     pub keeps_trying: bool,
 }
 
-/// How often a message is tried, and what becomes of it then.
+/// How often a message is tried, and what becomes of it then. How long it waits between is a [policy](crate::policy)'s
+/// to say, since that may change while the queue stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempts {
     /// Redeliveries allowed; attempts are one more.
     pub delivery_limit: u32,
-    /// Wait after the first failed attempt; the n-th waits n times as long.
-    pub retry_min_ms: u32,
-    /// The longest wait.
-    pub retry_max_ms: u32,
     /// The queue that takes the dead letters, through the default exchange, at least once.
     pub dead_letter: QueueName,
 }
@@ -196,12 +189,7 @@ pub fn revision(names: &AppNames, revision: &str) -> Result<Vec<Item>, NameError
 /// What a Fn with events or calls that nobody waits for needs: its durable queue and its dead letters.
 pub fn durable(names: &AppNames, fn_name: &str) -> Result<Vec<Item>, NameError> {
     let dead = names.dead_queue(fn_name)?;
-    let attempts = Attempts {
-        delivery_limit: DELIVERY_LIMIT,
-        retry_min_ms: RETRY_MIN_MS,
-        retry_max_ms: RETRY_MAX_MS,
-        dead_letter: dead.clone(),
-    };
+    let attempts = Attempts { delivery_limit: DELIVERY_LIMIT, dead_letter: dead.clone() };
     let spec = QueueSpec {
         kind: QueueKind::Quorum,
         length_max: DURABLE_LENGTH_MAX,

@@ -7,8 +7,18 @@ mod contract;
 use async_trait::async_trait;
 use funcatron_broker::link::Connector;
 use funcatron_broker::local::LocalBroker;
+use funcatron_broker::policy::Policy;
 
-struct Local(LocalBroker);
+#[derive(Default)]
+struct Local(LocalBroker, parking_lot::Mutex<Vec<Policy>>);
+
+impl Local {
+    fn change(&self, change: impl FnOnce(&mut Vec<Policy>)) {
+        let mut policies = self.1.lock();
+        change(&mut policies);
+        self.0.set_policies(policies.clone());
+    }
+}
 
 #[async_trait]
 impl contract::Kit for Local {
@@ -19,6 +29,14 @@ impl contract::Kit for Local {
     async fn cut(&self) {
         self.0.drop_links("cut by the test");
     }
+
+    async fn put_policy(&self, policy: &Policy) {
+        self.change(|policies| policies.push(policy.clone()));
+    }
+
+    async fn delete_policy(&self, policy: &Policy) {
+        self.change(|policies| policies.retain(|other| other != policy));
+    }
 }
 
 macro_rules! rules {
@@ -26,7 +44,7 @@ macro_rules! rules {
         $(
             #[tokio::test]
             async fn $rule() {
-                contract::$rule(Box::new(Local(LocalBroker::new()))).await;
+                contract::$rule(Box::new(Local::default())).await;
             }
         )*
     };

@@ -13,9 +13,14 @@ use serde_json::Value;
 
 /// A Fn whose handler has this line, and a Route `/<name>` whose calls run later.
 fn later(name: &str, line: &str) -> String {
+    tried(name, "{retry: {maxAttempts: 2, maxAge: 1h}}", line)
+}
+
+/// The same, and how its calls are tried.
+fn tried(name: &str, detached: &str, line: &str) -> String {
     format!(
         "apiVersion: funcatron.dev/v1alpha1\nkind: Fn\nmetadata: {{name: {name}}}\nspec:\n  app: shop\n  \
-         async: {{retry: {{maxAttempts: 2, maxAge: 1h}}}}\n  runtime: python\n  source:\n    inline: |\n      \
+         async: {detached}\n  runtime: python\n  source:\n    inline: |\n      \
          def handler(event, context):\n          {line}\n---\n\
          apiVersion: funcatron.dev/v1alpha1\nkind: Route\nmetadata: {{name: {name}}}\nspec:\n  app: shop\n  rules:\n  \
          - matches: [{{path: {{value: /{name}}}}}]\n    backends: [{{fn: {name}}}]\n    async: true\n---\n"
@@ -84,4 +89,45 @@ fn a_call_that_fails_is_tried_again_and_then_dead_and_may_be_retried() {
     let id = json(&retried)["id"].as_str().unwrap().to_owned();
     let again = once(&format!("{base}/calls/{id}"), "dead");
     assert_eq!((&again["retryOf"], &again["number"]), (&call["id"], &2.into()), "{again}");
+}
+
+#[test]
+fn a_failed_call_waits_as_its_fn_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let times = folder.path().join("times.txt");
+    let note = format!(
+        "import time; open('{}', 'a').write(f'{{time.monotonic()}}\\n'); raise ValueError('no')",
+        times.display()
+    );
+    let manifests = tried("slow", "{retry: {maxAttempts: 3, backoff: 1500ms}}", &note);
+    write(folder.path(), "fn.yaml", &format!("{APP}{manifests}"));
+    let dev = Dev::start(folder.path());
+    once(&accepted(&dev, "/slow"), "dead");
+    let text = std::fs::read_to_string(&times).unwrap();
+    let times: Vec<f64> = text.lines().map(|line| line.parse().unwrap()).collect();
+    let [first, second, third] = times[..] else { panic!("{times:?}") };
+    // Without a word of the Fn it would be a second, and two.
+    assert!(second - first > 1.45 && third - second > 2.95, "{times:?}");
+}
+
+#[test]
+fn dead_letters_of_a_fn_are_kept_as_it_says() {
+    let broken = tried(
+        "broken",
+        "{retry: {maxAttempts: 1}, deadLetter: {maxLength: 1}}",
+        "raise ValueError('not today')",
+    );
+    let (_folder, dev) = dev(&broken);
+    let calls = [0, 1].map(|_| accepted(&dev, "/broken"));
+    for call in &calls {
+        once(call, "dead");
+    }
+    let base = calls[0].split("/calls/").next().unwrap();
+    let url = format!("{base}/v1/namespaces/default/apps/shop/fns/broken/dead-letters/redrive");
+    // The ledger hears that a call is dead before the broker does.
+    let moved = eventually("a dead letter goes back", || {
+        let answer = at(&url, "POST", "");
+        (answer.status == 200).then(|| json(&answer)["moved"].clone()).filter(|moved| *moved != 0)
+    });
+    assert_eq!(moved, 1);
 }

@@ -20,12 +20,20 @@ pub enum ConditionType {
     Available,
     /// A newer state is on its way.
     Progressing,
+    /// Calls that nobody waits for are tried as its spec says; Ready does not stand on it.
+    AsyncReady,
 }
 
 impl ConditionType {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Ready, Self::Accepted, Self::ResolvedRefs, Self::Available, Self::Progressing];
+    pub const ALL: [Self; 6] = [
+        Self::Ready,
+        Self::Accepted,
+        Self::ResolvedRefs,
+        Self::Available,
+        Self::Progressing,
+        Self::AsyncReady,
+    ];
 
     /// The word in `type`.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +43,7 @@ impl ConditionType {
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Available => "Available",
             Self::Progressing => "Progressing",
+            Self::AsyncReady => "AsyncReady",
         }
     }
 }
@@ -152,6 +161,8 @@ reasons! {
     BrokerUnavailable,
     /// The broker refused what its App needs.
     BrokerRefused,
+    /// The broker is of a version that lacks what its calls need.
+    BrokerTooOld,
     /// The cluster refused what it needs, for example by a quota.
     ApplyFailed,
     /// Something it stands on is not Ready.

@@ -182,9 +182,12 @@ pub struct FnAsync {
     /// How often and how long they are tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<AsyncRetry>,
+    /// How many of those that were given up are kept, and how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<DeadLetters>,
 }
 
-/// When a call that fails is given up. It then is a dead letter.
+/// When a call that fails is tried again, and when it is given up. It then is a dead letter.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct AsyncRetry {
@@ -192,11 +195,36 @@ pub struct AsyncRetry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
+    /// The wait before the second attempt, 100ms to 1h; the n-th failed attempt waits n times as long, at most a minute
+    /// or, where that is more, ten times this; default 1s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("duration(self) >= duration('100ms') && duration(self) <= duration('1h')")
+            .message("backoff: 100ms to 1h: write it like 500ms, 2s or 5m")
+    )]
+    pub backoff: Option<Span>,
     /// Since it was accepted, 1s to 168h; one that is older is not begun; default 6h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(
         validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('168h')")
             .message("maxAge: 1s to 168h: write it like 90s, 30m or 6h")
+    )]
+    pub max_age: Option<Span>,
+}
+
+/// What is kept of the calls that were given up: the newest.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetters {
+    /// Dead letters kept at most, 1 to 10,000; the oldest go first; default 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_length: Option<i32>,
+    /// How long each is kept, 1m to 8760h; absent: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('8760h')")
+            .message("maxAge: 1m to 8760h: write it like 30m, 24h or 720h")
     )]
     pub max_age: Option<Span>,
 }

@@ -102,7 +102,7 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
                     "type": "string",
                     "maxLength": 316,
                     "pattern": "^[A-Za-z]([-A-Za-z0-9_./]*[A-Za-z0-9])?$",
-                    "description": "What it speaks of: Ready, Accepted, ResolvedRefs, Available, Progressing.",
+                    "description": "What it speaks of: Ready, Accepted, ResolvedRefs, Available, Progressing, AsyncReady.",
                 },
             },
         },

@@ -159,6 +159,26 @@ fn an_image_says_what_it_speaks_and_code_does_not() {
 }
 
 #[test]
+fn waits_and_ages_of_calls_that_run_later_are_bounded() {
+    let fn_of = |detached: Value| json!({"image": "i", "async": detached});
+    let backoff = |length: &str| fn_of(json!({"retry": {"backoff": length}}));
+    let dead_letter = |age: &str| fn_of(json!({"deadLetter": {"maxAge": age}}));
+    for length in ["100ms", "1s", "1h"] {
+        accepted("Fn", backoff(length));
+    }
+    for length in ["99ms", "0s", "1h1ms", "soon"] {
+        refused("Fn", backoff(length), "backoff: 100ms to 1h");
+    }
+    accepted("Fn", fn_of(json!({"deadLetter": {}})));
+    for age in ["1m", "8760h"] {
+        accepted("Fn", dead_letter(age));
+    }
+    for age in ["59s", "8761h", "a year"] {
+        refused("Fn", dead_letter(age), "maxAge: 1m to 8760h");
+    }
+}
+
+#[test]
 fn timeouts_are_bounded() {
     for timeout in ["0s", "61m", "1h1ms", "soon"] {
         refused("Fn", json!({"timeout": timeout}), "a timeout is 1ms to 1h");

@@ -10,6 +10,8 @@ use funcatron_broker::names::{ExchangeName, QueueName};
 use funcatron_broker::topology::Item;
 use parking_lot::Mutex;
 
+use crate::policies::version::BrokerVersion;
+
 /// A quorum queue confirms within milliseconds; one that has not by then has lost its majority.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,8 @@ struct Bound {
     link: Option<Arc<dyn Link>>,
     /// Items that stand, as far as this link knows: declared once, not at each reconcile.
     declared: HashSet<String>,
+    /// What the broker said of itself since.
+    version: Option<BrokerVersion>,
 }
 
 /// The current link, or none.
@@ -62,7 +66,7 @@ pub(crate) struct Broker {
 impl Broker {
     /// Takes a new link; nothing counts as declared on it.
     pub(crate) fn bind(&self, link: Arc<dyn Link>) {
-        *self.bound.lock() = Bound { link: Some(link), declared: HashSet::new() };
+        *self.bound.lock() = Bound { link: Some(link), ..Bound::default() };
     }
 
     /// The link is down.
@@ -73,6 +77,17 @@ impl Broker {
     /// Declares everything again at its next use: someone may have deleted it by hand.
     pub(crate) fn doubt(&self) {
         self.bound.lock().declared.clear();
+    }
+
+    /// Keeps what the broker said of itself. Whether that is news.
+    pub(crate) fn learn(&self, version: BrokerVersion) -> bool {
+        let before = self.bound.lock().version.replace(version.clone());
+        before != Some(version)
+    }
+
+    /// What the broker said of itself.
+    pub(crate) fn version(&self) -> Option<BrokerVersion> {
+        self.bound.lock().version.clone()
     }
 
     /// Whether there is a link.

@@ -25,6 +25,7 @@ use crate::ledger::Ledger;
 use crate::management::{Management, ManagementError};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::policies::Keeper;
 use crate::queue::WorkQueue;
 
 /// An Event's note, by the Kubernetes API.
@@ -169,6 +170,8 @@ pub(crate) struct Context {
     pub(crate) broker: Broker,
     /// The broker's users and names.
     pub(crate) management: Management,
+    /// The broker's policies, as far as they are known.
+    pub(crate) policies: Keeper,
     /// What became of calls, where there is a ledger.
     pub(crate) ledger: Option<Ledger>,
     /// Events for people.

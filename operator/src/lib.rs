@@ -26,6 +26,7 @@ mod memory;
 mod metrics;
 mod objects;
 mod ops;
+pub mod policies;
 mod queue;
 mod reports;
 mod route;

@@ -1,5 +1,7 @@
-//! RabbitMQ's management HTTP API: users, permissions, and what stands under a name. Never touches a message.
+//! RabbitMQ's management HTTP API: users, permissions, policies, and what stands under a name. Never touches a message.
 //! (<https://www.rabbitmq.com/docs/http-api-reference>)
+
+mod policies;
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ use crate::management::Management;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::ops::{self, Phase, Progress};
+use crate::policies::Keeper;
 use crate::queue::WorkQueue;
 use crate::session;
 
@@ -119,6 +120,7 @@ fn context(config: &OperatorConfig, client: Client, metrics: Metrics) -> Result<
     Ok(Context {
         recorder: Recorder::new(client.clone(), reporter),
         management: management(config)?,
+        policies: Keeper::default(),
         ledger: ledger(config)?,
         config: config.clone(),
         client,

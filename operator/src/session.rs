@@ -14,7 +14,7 @@ use crate::keys::{Key, Kind};
 use crate::metrics::ReconcileLabels;
 use crate::ops::{Phase, Progress};
 use crate::queue::Outcome;
-use crate::{app, function, reports, route, sweep, trigger, watches, wiring};
+use crate::{app, function, policies, reports, route, sweep, trigger, watches, wiring};
 
 /// A reconcile that takes longer hangs on something: its key is tried again.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -60,6 +60,9 @@ async fn work(ctx: &Arc<Context>, term: &CancellationToken) {
         rounds = rounds.wrapping_add(1);
         ctx.memory.tidy();
         ctx.broker.doubt();
+        if ctx.broker.is_up() {
+            policies::renew(ctx).await;
+        }
         wiring::everything(ctx);
         if let Err(error) = sweep::config_maps(ctx).await {
             warn!(%error, "cannot sweep the system namespace; trying again");
@@ -158,6 +161,7 @@ async fn on_link(ctx: Arc<Context>, link: Arc<dyn Link>, term: CancellationToken
     ctx.metrics.broker_up.set(1);
     let begun = async {
         ctx.caches.synced().await;
+        policies::renew(&ctx).await;
         wiring::everything(&ctx);
         sweep_broker(&ctx).await;
     };

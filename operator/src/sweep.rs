@@ -95,7 +95,7 @@ fn is_orphan(caches: &Caches, meaning: &Meaning) -> bool {
 
 /// Deletes everything of this installation on the broker that has lost its owner.
 pub(crate) async fn all_names(ctx: &Context) -> Result<(), ReconcileError> {
-    queues_and_exchanges(ctx, &ctx.config.installation.prefix()).await?;
+    named_like_queues(ctx, &ctx.config.installation.prefix()).await?;
     for user in ctx.management.users(&ctx.config.installation.prefix()).await? {
         let meaning = Meaning::of_user(&ctx.config.installation, &user);
         if meaning.is_some_and(|meaning| is_orphan(&ctx.caches, &meaning)) {
@@ -109,10 +109,11 @@ pub(crate) async fn all_names(ctx: &Context) -> Result<(), ReconcileError> {
 /// Deletes what an App has on the broker and has lost its owner: everything, once the App is gone.
 pub(crate) async fn app_names(ctx: &Context, namespace: &str, app: &str) -> Result<(), ReconcileError> {
     let user = ctx.names(namespace, app)?.user().to_owned();
-    queues_and_exchanges(ctx, &format!("{user}.")).await
+    named_like_queues(ctx, &format!("{user}.")).await
 }
 
-async fn queues_and_exchanges(ctx: &Context, prefix: &str) -> Result<(), ReconcileError> {
+/// Queues, their policies, and exchanges.
+async fn named_like_queues(ctx: &Context, prefix: &str) -> Result<(), ReconcileError> {
     let orphan = |name: &String| {
         let meaning = Meaning::of(&ctx.config.installation, name);
         meaning.is_some_and(|meaning| is_orphan(&ctx.caches, &meaning))
@@ -124,6 +125,9 @@ async fn queues_and_exchanges(ctx: &Context, prefix: &str) -> Result<(), Reconci
         } else {
             suspect(ctx, &queue);
         }
+    }
+    for policy in ctx.management.policies(prefix).await?.into_keys().filter(orphan) {
+        ctx.policies.remove(&ctx.management, &policy).await?;
     }
     for exchange in ctx.management.exchanges(prefix).await?.into_iter().filter(orphan) {
         info!(exchange, "deleting an exchange that nobody owns");
@@ -150,6 +154,9 @@ pub(crate) async fn whole_app(ctx: &Context, namespace: &str, app: &str) -> Resu
     ctx.management.delete_user(&user).await?;
     for queue in ctx.management.queues(&format!("{user}.")).await? {
         ctx.management.delete_queue(&queue).await?;
+    }
+    for policy in ctx.management.policies(&format!("{user}.")).await?.into_keys() {
+        ctx.policies.remove(&ctx.management, &policy).await?;
     }
     for exchange in ctx.management.exchanges(&format!("{user}.")).await? {
         ctx.management.delete_exchange(&exchange).await?;

@@ -8,6 +8,8 @@
 
 #[allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 mod fake;
+#[path = "amqp/policies.rs"]
+mod policies;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,6 +151,7 @@ async fn without_a_ledger_forbid_waits_until_nothing_is_in_the_queue_or_out_of_i
     until("its queue is gone", async || link.inspect(&queue).await.unwrap().is_none()).await;
     shutdown.cancel();
     operator.await.unwrap().unwrap();
+    policies::delete_policy(&format!("{}.retries", names.installation())).await;
     link.delete_queue(&names.installation().reports_queue(), false).await.unwrap();
     link.delete_exchange(&names.installation().reply_exchange()).await.unwrap();
 }

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail it by panicking, as the test itself does")]
 
 mod fake;
+#[path = "whole/policies.rs"]
+mod policies;
 #[path = "whole/schedules.rs"]
 mod schedules;
 

@@ -92,7 +92,9 @@ pub struct AsyncPolicy {
 impl AsyncPolicy {
     /// As a Fn asks for it. The CRD's rules have refused what is out of bounds.
     pub fn of(asked: Option<&FnAsync>) -> Self {
-        let Some(AsyncRetry { max_attempts, max_age }) = asked.and_then(|asked| asked.retry.as_ref()) else {
+        let retry = asked.and_then(|asked| asked.retry.as_ref());
+        // The waits between attempts are the queue's.
+        let Some(AsyncRetry { max_attempts, backoff: _, max_age }) = retry else {
             return Self::default();
         };
         let age = max_age.as_ref().and_then(|age| age.to_duration().ok());

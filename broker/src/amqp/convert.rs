@@ -175,12 +175,9 @@ pub(super) fn arguments(spec: &QueueSpec) -> FieldTable {
         table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NO_DELIVERY_LIMIT));
     }
     if let Some(attempts) = attempts {
-        let Attempts { delivery_limit, retry_min_ms, retry_max_ms, dead_letter } = attempts;
+        let Attempts { delivery_limit, dead_letter } = attempts;
         table.insert("x-delivery-limit".into(), number(*delivery_limit));
         table.insert("x-consumer-timeout".into(), AMQPValue::LongLongInt(ATTEMPT_MS_MAX));
-        table.insert("x-delayed-retry-type".into(), text("failed"));
-        table.insert("x-delayed-retry-min".into(), number(*retry_min_ms));
-        table.insert("x-delayed-retry-max".into(), number(*retry_max_ms));
         table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
         table.insert("x-dead-letter-exchange".into(), text(""));
         table.insert("x-dead-letter-routing-key".into(), text(dead_letter.as_str()));

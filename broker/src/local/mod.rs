@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::link::{ConnectError, Connector, Delivery, Event, Link, LinkError, Settle};
+use crate::policy::Policy;
 use link::LocalLink;
 use state::State;
 
@@ -32,6 +33,11 @@ impl LocalBroker {
     /// An empty broker.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Goes by these policies and no others, for queues that stand as for those to come.
+    pub fn set_policies(&self, policies: Vec<Policy>) {
+        self.0.lock().set_policies(policies);
     }
 
     /// Takes every link down, as a broker's restart would.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::envelope::Envelope;
 use crate::local::{Handed, Told};
+use crate::policy::{Kept, Rule};
 use crate::topology::{Overflow, QueueKind, QueueSpec};
 
 /// Deliveries that may wait in a consumer that settles none; more wait in the queue, which is bounded.
@@ -41,6 +42,8 @@ pub(crate) struct Queue {
     pub(crate) spec: QueueSpec,
     /// The link that alone may see it.
     pub(crate) owner: Option<u64>,
+    /// What its policy says.
+    rule: Option<Rule>,
     ready: VecDeque<Message>,
     consumers: Vec<ConsumerEntry>,
     /// What is out unsettled, by tag, with the consumer that has it.
@@ -62,14 +65,40 @@ pub(crate) enum Fate {
 impl Queue {
     pub(crate) fn new(spec: QueueSpec, owner: Option<u64>) -> Self {
         let (ready, consumers, out) = (VecDeque::new(), Vec::new(), BTreeMap::new());
-        Self { spec, owner, ready, consumers, out, next_tag: 1, next_consumer: 0 }
+        Self { spec, owner, rule: None, ready, consumers, out, next_tag: 1, next_consumer: 0 }
+    }
+
+    /// Goes by another policy from now on; what is then too much goes at once.
+    pub(crate) fn obey(&mut self, rule: Option<Rule>) {
+        self.rule = rule;
+        let excess = self.ready.len().saturating_sub(self.length_max());
+        if self.spec.overflow == Overflow::DropHead {
+            self.ready.drain(..excess);
+        }
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        match self.rule {
+            Some(Rule::DeadLetters(kept)) => Some(kept),
+            Some(Rule::Retries(_)) | None => None,
+        }
+    }
+
+    /// Of an argument and a policy the lower counts.
+    fn length_max(&self) -> usize {
+        self.kept().map_or(self.spec.length_max, |kept| kept.length_max.min(self.spec.length_max)) as usize
+    }
+
+    /// Of a message's own life and what its queue grants, the shorter.
+    fn expires(&self, message: &Message) -> Option<Instant> {
+        let granted = self.kept().and_then(|kept| Instant::now().checked_add(kept.age_max?));
+        [message.expires, granted].into_iter().flatten().min()
     }
 
     fn is_full(&self, next: &Message) -> bool {
         let bytes =
             || self.ready.iter().chain([next]).map(|message| message.envelope.body.len() as u64).sum::<u64>();
-        self.ready.len() >= self.spec.length_max as usize
-            || self.spec.bytes_max.is_some_and(|max| bytes() > max)
+        self.ready.len() >= self.length_max() || self.spec.bytes_max.is_some_and(|max| bytes() > max)
     }
 
     /// Takes a new message; false when it is full and refuses.
@@ -82,7 +111,8 @@ impl Queue {
             }
         }
         let counts = self.spec.kind == QueueKind::Quorum;
-        self.ready.push_back(Message { delivery_count: counts.then_some(0), ..message });
+        let expires = self.expires(&message);
+        self.ready.push_back(Message { delivery_count: counts.then_some(0), expires, ..message });
         self.pump();
         true
     }
@@ -191,9 +221,12 @@ impl Queue {
         if failed > i64::from(attempts.delivery_limit) {
             return Fate::Dead(attempts.dead_letter.to_string(), "delivery_limit", Box::new(message));
         }
-        let times = u32::try_from(failed).unwrap_or(u32::MAX);
-        let wait_ms = attempts.retry_min_ms.saturating_mul(times).min(attempts.retry_max_ms);
-        Fate::Waits(Duration::from_millis(u64::from(wait_ms)), Box::new(message))
+        let Some(Rule::Retries(waits)) = self.rule else {
+            self.put_back(message);
+            return Fate::Settled;
+        };
+        let wait = waits.after(u32::try_from(failed).unwrap_or(u32::MAX));
+        Fate::Waits(wait, Box::new(message))
     }
 
     fn refused(&mut self, message: Message) -> Fate {

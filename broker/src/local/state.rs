@@ -13,6 +13,7 @@ use crate::link::{Confirm, ConsumeOptions, Deleted, LinkError, QueueState, Retur
 use crate::local::link::Shut;
 use crate::local::queue::{ConsumerEntry, Fate, Message, Queue};
 use crate::local::{ConsumerRef, Told, topic};
+use crate::policy::{Policy, Rule};
 use crate::topology::{ExchangeKind, Item, QueueKind};
 
 #[derive(Default)]
@@ -20,6 +21,7 @@ pub(crate) struct State {
     queues: HashMap<String, Queue>,
     exchanges: HashMap<String, Exchange>,
     links: HashMap<u64, Weak<Shut>>,
+    policies: Vec<Policy>,
     next_id: u64,
 }
 
@@ -49,6 +51,14 @@ impl State {
         self.links.drain().filter_map(|(_, link)| link.upgrade()).collect()
     }
 
+    /// Whatever was said before counts no more.
+    pub(crate) fn set_policies(&mut self, policies: Vec<Policy>) {
+        self.policies = policies;
+        for (name, queue) in &mut self.queues {
+            queue.obey(rule(&self.policies, name, queue.spec.kind));
+        }
+    }
+
     pub(crate) fn declare(&mut self, link: u64, item: &Item) -> Result<(), LinkError> {
         match item {
             Item::Queue { name, spec } => {
@@ -57,7 +67,9 @@ impl State {
                     return same(name.as_str(), queue.spec == *spec);
                 }
                 let owner = (spec.kind == QueueKind::Exclusive).then_some(link);
-                self.queues.insert(name.to_string(), Queue::new(spec.clone(), owner));
+                let mut queue = Queue::new(spec.clone(), owner);
+                queue.obey(rule(&self.policies, name.as_str(), spec.kind));
+                self.queues.insert(name.to_string(), queue);
             }
             Item::Exchange { name, kind } => {
                 if let Some(exchange) = self.exchanges.get(name.as_str()) {
@@ -292,6 +304,12 @@ pub(crate) fn release(state: &Mutex<State>, at: &ConsumerRef) {
 pub(crate) fn requeue_consumer(state: &Arc<Mutex<State>>, at: &ConsumerRef) {
     let fates = state.lock().queues.get_mut(&at.queue).map(|queue| queue.requeue_consumer(at.id));
     meet(state, &at.queue, fates.into_iter().flatten());
+}
+
+/// What counts for a queue: of the policies that are for it, the one of the highest priority.
+fn rule(policies: &[Policy], queue: &str, kind: QueueKind) -> Option<Rule> {
+    let fitting = policies.iter().filter(|policy| kind == QueueKind::Quorum && policy.is_for(queue));
+    fitting.max_by_key(|policy| policy.priority()).map(Policy::rule)
 }
 
 fn own(queue: &Queue, name: &str, link: u64) -> Result<(), LinkError> {

@@ -39,7 +39,7 @@ fn dead_letters_have_a_queue_before_anything_can_die() {
     assert_eq!((dead, queue), ("inst.team-a.shop.dead.mail", "inst.team-a.shop.fn.mail"));
     let attempts = spec.attempts.as_ref().unwrap();
     assert_eq!(attempts.dead_letter.as_str(), dead);
-    assert_eq!((attempts.delivery_limit, attempts.retry_min_ms, attempts.retry_max_ms), (101, 1_000, 60_000));
+    assert_eq!(attempts.delivery_limit, 101);
     // RabbitMQ dead-letters at least once only so.
     assert_eq!((spec.kind, spec.overflow), (QueueKind::Quorum, Overflow::RejectPublish));
 }

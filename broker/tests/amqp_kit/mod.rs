@@ -8,6 +8,7 @@ use base64::Engine as _;
 use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::link::Connector;
 use funcatron_broker::names::Permissions;
+use funcatron_broker::policy::Policy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -81,6 +82,18 @@ impl crate::contract::Kit for Amqp {
     async fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
+
+    async fn put_policy(&self, policy: &Policy) {
+        Management::from_env().call("PUT", &policy_path(policy), &policy.body()).await;
+    }
+
+    async fn delete_policy(&self, policy: &Policy) {
+        Management::from_env().call("DELETE", &policy_path(policy), &serde_json::Value::Null).await;
+    }
+}
+
+fn policy_path(policy: &Policy) -> String {
+    format!("/api/policies/%2F/{}", policy.name())
 }
 
 /// The management API, as far as the tests need it.

@@ -9,6 +9,7 @@ use funcatron_broker::link::{
     fresh_suffix,
 };
 use funcatron_broker::names::{AppNames, Installation, QueueName};
+use funcatron_broker::policy::Policy;
 use funcatron_broker::topology::{self, Item};
 
 /// Nothing here takes longer on a healthy broker, however busy its machine.
@@ -20,6 +21,10 @@ pub(crate) trait Kit: Send + Sync {
     fn connector(&self) -> &dyn Connector;
     /// Takes every link of this kit down, as a broken network would.
     async fn cut(&self);
+    /// Has the broker go by one more policy.
+    async fn put_policy(&self, policy: &Policy);
+    /// Takes a policy away.
+    async fn delete_policy(&self, policy: &Policy);
 }
 
 /// One rule's own part of a broker.
@@ -29,6 +34,7 @@ pub(crate) struct Ground {
     pub(crate) installation: Installation,
     pub(crate) app: AppNames,
     declared: parking_lot::Mutex<Vec<Item>>,
+    policies: parking_lot::Mutex<Vec<Policy>>,
 }
 
 impl Ground {
@@ -37,7 +43,14 @@ impl Ground {
         let installation = Installation::parse(&format!("t{}", &suffix[suffix.len() - 12..])).unwrap();
         let app = AppNames::new(&installation, "team-a", "shop").unwrap();
         let link = kit.connector().connect().await.unwrap();
-        Self { kit, link, installation, app, declared: parking_lot::Mutex::default() }
+        let (declared, policies) = Default::default();
+        Self { kit, link, installation, app, declared, policies }
+    }
+
+    /// Has the broker go by one more policy.
+    pub(crate) async fn put_policy(&self, policy: Policy) {
+        self.kit.put_policy(&policy).await;
+        self.policies.lock().push(policy);
     }
 
     /// Another link.
@@ -83,6 +96,9 @@ impl Ground {
                 Item::Exchange { name, .. } => drop(link.delete_exchange(&name).await),
                 Item::Binding { .. } => {}
             }
+        }
+        for policy in self.policies.into_inner() {
+            self.kit.delete_policy(&policy).await;
         }
         link.close().await;
         self.link.close().await;

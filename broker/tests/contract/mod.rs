@@ -3,12 +3,14 @@
 //! `each_rule!` names them all: a carrier's test file runs the list, so that none is forgotten there.
 
 pub(crate) mod ground;
+mod policies;
 mod queues;
 mod routing;
 mod settling;
 mod trouble;
 
 pub(crate) use ground::Kit;
+pub(crate) use policies::*;
 pub(crate) use queues::*;
 pub(crate) use routing::*;
 pub(crate) use settling::*;
@@ -30,7 +32,11 @@ macro_rules! each_rule {
             a_rejected_message_is_tried_to_the_limit_then_dead_lettered,
             a_refused_message_is_dead_lettered_at_once,
             what_is_given_back_counts_as_no_attempt,
-            a_failed_attempt_waits_before_the_next,
+            a_failed_attempt_waits_as_its_queues_policy_says,
+            without_a_policy_the_next_attempt_follows_at_once,
+            a_queues_own_policy_counts_before_that_of_all,
+            of_a_queues_and_its_policys_bound_the_lower_counts,
+            a_dead_letter_goes_at_the_age_that_its_policy_grants,
             an_attempt_that_ends_with_its_link_counts,
             what_is_to_be_tried_for_ever_comes_back_each_time,
             a_closed_link_gives_back_what_was_out,

@@ -1,7 +1,5 @@
 //! Publishing, consuming, settling.
 
-use std::time::{Duration, Instant};
-
 use funcatron_broker::link::{
     ConsumeOptions, Delivery, Envelope, HeaderValue, Headers, LinkError, Properties, Target,
 };
@@ -9,6 +7,7 @@ use funcatron_broker::names::QueueName;
 use funcatron_broker::topology::{self, Attempts, Item, Overflow, QueueKind, QueueSpec};
 
 use super::ground::{Ground, Kit, consume, envelope, next, take, within};
+use super::policies::of_mail;
 
 pub(crate) async fn what_is_published_arrives_unchanged(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
@@ -183,8 +182,8 @@ pub(crate) async fn no_ack_settles_by_sending(kit: Box<dyn Kit>) {
     ground.clean().await;
 }
 
-/// A durable queue whose waits are short, with its dead letters.
-async fn durable(ground: &Ground, retry_min_ms: u32) -> (QueueName, QueueName) {
+/// A durable queue of few attempts, with its dead letters. Without a policy it tries again at once.
+pub(crate) async fn durable(ground: &Ground) -> (QueueName, QueueName) {
     let (queue, dead) = (ground.app.durable_queue("mail").unwrap(), ground.app.dead_queue("mail").unwrap());
     let spec = |attempts, overflow| QueueSpec {
         kind: QueueKind::Quorum,
@@ -194,12 +193,7 @@ async fn durable(ground: &Ground, retry_min_ms: u32) -> (QueueName, QueueName) {
         attempts,
         keeps_trying: false,
     };
-    let attempts = Attempts {
-        delivery_limit: 3,
-        retry_min_ms,
-        retry_max_ms: retry_min_ms * 2,
-        dead_letter: dead.clone(),
-    };
+    let attempts = Attempts { delivery_limit: 3, dead_letter: dead.clone() };
     let dead_spec = spec(None, Overflow::DropHead);
     let queue_spec = spec(Some(attempts), Overflow::RejectPublish);
     ground
@@ -213,7 +207,7 @@ async fn durable(ground: &Ground, retry_min_ms: u32) -> (QueueName, QueueName) {
 
 pub(crate) async fn a_rejected_message_is_tried_to_the_limit_then_dead_lettered(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
-    let (queue, dead) = durable(&ground, 10).await;
+    let (queue, dead) = durable(&ground).await;
     ground.publish(&queue, "poison").await;
     let mut consumer = ground.consume(&queue, 1).await;
     let mut counts = Vec::new();
@@ -234,7 +228,7 @@ pub(crate) async fn a_rejected_message_is_tried_to_the_limit_then_dead_lettered(
 
 pub(crate) async fn a_refused_message_is_dead_lettered_at_once(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
-    let (queue, dead) = durable(&ground, 10).await;
+    let (queue, dead) = durable(&ground).await;
     ground.publish(&queue, "nonsense").await;
     let mut consumer = ground.consume(&queue, 1).await;
     take(&mut consumer).await.reject(false).await.unwrap();
@@ -247,7 +241,8 @@ pub(crate) async fn a_refused_message_is_dead_lettered_at_once(kit: Box<dyn Kit>
 pub(crate) async fn what_is_given_back_counts_as_no_attempt(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
     // A wait after it would be longer than anything is waited for.
-    let (queue, _dead) = durable(&ground, 3_600_000).await;
+    ground.put_policy(of_mail(&ground, 3_600_000, 3_600_000)).await;
+    let (queue, _dead) = durable(&ground).await;
     ground.publish(&queue, "unbegun").await;
     let mut consumer = ground.consume(&queue, 1).await;
     // Twice what the queue allows.
@@ -262,22 +257,9 @@ pub(crate) async fn what_is_given_back_counts_as_no_attempt(kit: Box<dyn Kit>) {
     ground.clean().await;
 }
 
-pub(crate) async fn a_failed_attempt_waits_before_the_next(kit: Box<dyn Kit>) {
-    let ground = Ground::new(kit).await;
-    let (queue, _dead) = durable(&ground, 400).await;
-    ground.publish(&queue, "later").await;
-    let mut consumer = ground.consume(&queue, 1).await;
-    let first = take(&mut consumer).await;
-    let failed = Instant::now();
-    first.reject(true).await.unwrap();
-    take(&mut consumer).await.ack().await.unwrap();
-    assert!(failed.elapsed() >= Duration::from_millis(350), "after {:?}", failed.elapsed());
-    ground.clean().await;
-}
-
 pub(crate) async fn an_attempt_that_ends_with_its_link_counts(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
-    let (queue, dead) = durable(&ground, 10).await;
+    let (queue, dead) = durable(&ground).await;
     ground.publish(&queue, "deadly").await;
     let mut counts = Vec::new();
     for _ in 1..=4 {
@@ -375,7 +357,7 @@ pub(crate) async fn an_expired_message_is_not_delivered(kit: Box<dyn Kit>) {
 
 pub(crate) async fn a_dead_letter_does_not_expire(kit: Box<dyn Kit>) {
     let ground = Ground::new(kit).await;
-    let (queue, dead) = durable(&ground, 10).await;
+    let (queue, dead) = durable(&ground).await;
     let mut message = envelope("poison");
     message.properties.expiration_ms = Some(60_000);
     ground.link.publish(Target::queue(&queue), message, false).await.unwrap();

@@ -25,8 +25,8 @@ const TAKE_AWAY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Broker {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) installation: Installation,
-    /// Others use it too, after this process.
-    outlives_us: bool,
+    /// The one in this process; a user's own outlives it, and others use it too.
+    pub(crate) local: Option<LocalBroker>,
 }
 
 impl Broker {
@@ -34,18 +34,19 @@ impl Broker {
     pub(crate) async fn open(url: Option<&str>, path: &Path) -> anyhow::Result<Self> {
         let Some(url) = url else {
             let installation = Installation::parse(INSTALLATION)?;
-            return Ok(Self { connector: Arc::new(LocalBroker::new()), installation, outlives_us: false });
+            let local = LocalBroker::new();
+            return Ok(Self { connector: Arc::new(local.clone()), installation, local: Some(local) });
         };
         let connector = AmqpConnector::new(url, "funcatron dev");
         let user = connector.user().context("--amqp")?.to_owned();
         connector.connect().await.context("--amqp")?.close().await;
         let installation = Installation::parse(&id_of(path)?)?.shared_by(user);
-        Ok(Self { connector: Arc::new(connector), installation, outlives_us: true })
+        Ok(Self { connector: Arc::new(connector), installation, local: None })
     }
 
     /// Leaves the broker as it was.
     pub(crate) async fn leave(self, declared: Declared) {
-        if !self.outlives_us {
+        if self.local.is_some() {
             return;
         }
         let take_away = async {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use funcatron_broker::link::{ConsumeOptions, Consumer, Event, Link, LinkError, Target};
+use funcatron_broker::local::LocalBroker;
 use funcatron_broker::message::{Report, Wake, WakeKind};
 use funcatron_broker::names::{AppNames, BindingKey, Installation, NameError};
+use funcatron_broker::policy::Policy;
 use funcatron_broker::topology;
 use funcatron_crds::{Digest, SigningKey};
 use funcatron_gateway::{MemoryBundles, TableStore};
@@ -52,6 +54,8 @@ pub(crate) struct Gateway {
 /// Everything that outlives a broker link.
 pub(crate) struct Control {
     installation: Installation,
+    /// The broker in this process, whose policies are ours to keep.
+    local: Option<LocalBroker>,
     gateway: Gateway,
     runners: Runners,
     fleet: Fleet,
@@ -81,6 +85,7 @@ enum ControlError {
 impl Control {
     pub(crate) fn new(
         installation: Installation,
+        local: Option<LocalBroker>,
         gateway: Gateway,
         runners: Runners,
         plans: mpsc::Receiver<Plan>,
@@ -88,6 +93,7 @@ impl Control {
     ) -> Self {
         Self {
             installation,
+            local,
             gateway,
             runners,
             fleet: Fleet::default(),
@@ -158,6 +164,7 @@ impl Control {
 
     /// Makes broker, runners and tables match the plan; again on each new link, since the last may have broken half-way.
     async fn apply(&mut self, link: &dyn Link) -> Result<(), ControlError> {
+        self.set_policies();
         self.declare(link).await?;
         self.drop_bindings(link).await?;
         self.start_runners(Instant::now());
@@ -184,6 +191,13 @@ impl Control {
                 wanted.is_some_and(|wanted| wanted.contains(&digest))
             });
         }
+    }
+
+    fn set_policies(&self) {
+        let Some(local) = &self.local else { return };
+        let fns = self.plan.apps.values().flat_map(|app| app.fns.values());
+        let own = fns.flat_map(|planned| planned.policies.iter().cloned());
+        local.set_policies(std::iter::once(Policy::of_all(&self.installation)).chain(own).collect());
     }
 
     async fn declare(&mut self, link: &dyn Link) -> Result<(), ControlError> {

@@ -25,6 +25,7 @@ fn plan(revision: Option<&str>) -> Plan {
             revision: entry(revision),
             timeout_ms: 1000,
             detached: Default::default(),
+            policies: vec![],
             bundles: Default::default(),
         };
         ("hello".to_owned(), planned)

@@ -47,6 +47,10 @@ pub(crate) use screen::show_end;
 /// Words on their way to the screen; they come one per change of a Fn.
 const WORDS_MAX: usize = 1_000;
 
+/// What is told of a user's own broker, whose policies are nobody's here to keep.
+const WITHOUT_POLICIES: &str = "on a broker of your own a failed call is tried again at once: spec.async.retry.backoff \
+                                and spec.async.deadLetter are kept by the operator on a cluster";
+
 /// Serve the manifests of a folder on this machine
 ///
 /// Reads App, Fn, Route and Trigger, and the ConfigMaps and Secrets they name: the very files that `kubectl apply`
@@ -142,6 +146,8 @@ struct Look {
     path: PathBuf,
     schemas: Schemas,
     installation: Installation,
+    /// What of the manifests does not come true on this broker.
+    note: Option<&'static str>,
     watch: FolderWatch,
     earlier: Manifests,
 }
@@ -149,7 +155,8 @@ struct Look {
 impl Look {
     fn new(args: &DevArgs, schemas: Schemas, installation: Installation) -> anyhow::Result<Self> {
         let watch = FolderWatch::new().context("cannot watch files")?;
-        Ok(Self { path: args.path.clone(), schemas, installation, watch, earlier: Manifests::default() })
+        let (path, note) = (args.path.clone(), args.amqp.is_some().then_some(WITHOUT_POLICIES));
+        Ok(Self { path, schemas, installation, note, watch, earlier: Manifests::default() })
     }
 
     /// What shall run now.
@@ -158,7 +165,8 @@ impl Look {
         let (folders, mut watched) = folders::read(&manifests);
         watched.entry(watch::folder_of(&self.path)).or_insert(RecursiveMode::NonRecursive);
         self.watch.watch(watched).context("cannot watch the folder")?;
-        let plan = last_good::plan(&self.installation, &mut manifests, &self.earlier, &folders);
+        let mut plan = last_good::plan(&self.installation, &mut manifests, &self.earlier, &folders);
+        plan.notes.extend(self.note.map(str::to_owned));
         self.earlier = manifests;
         Ok(plan)
     }
@@ -178,7 +186,7 @@ struct Parts {
 /// Gateway and control until `shutdown`; then first the gateway drains, after it the runners.
 async fn serve(parts: Parts, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Parts { bound, config, broker, ledger, root, plans, words } = parts;
-    let Broker { connector, installation, .. } = &broker;
+    let Broker { connector, installation, local } = &broker;
     let tables = Arc::new(TableStore::new(installation, config.own_host()));
     let bundles = Arc::new(MemoryBundles::default());
     let gateway = control::Gateway {
@@ -187,12 +195,12 @@ async fn serve(parts: Parts, shutdown: CancellationToken) -> anyhow::Result<()> 
         signing_key: config.signing_key,
         internal_base: bound.internal_base().to_owned(),
     };
-    let (connector, installation) = (Arc::clone(connector), installation.clone());
+    let (connector, installation, local) = (Arc::clone(connector), installation.clone(), local.clone());
     let output = Arc::new(screen::show_host_line);
     let shared =
         Shared { installation: installation.clone(), connector: Arc::clone(&connector), root, output };
     let control_stop = CancellationToken::new();
-    let control = Control::new(installation, gateway, Runners::new(shared), plans, words);
+    let control = Control::new(installation, local, gateway, Runners::new(shared), plans, words);
     let controlled = tokio::spawn(keep_control(control, broker, control_stop.clone()));
     // It hears of the last call's end, after the runners have finished.
     let ledger_stop = CancellationToken::new();

@@ -22,7 +22,7 @@ pub(crate) use observe::{config_map, missing_map};
 
 use self::apply::Applied;
 use self::decide::{Plan, Verdict, decide};
-use self::observe::Observed;
+pub(crate) use self::observe::Observed;
 use self::status::{Facts, next_status, remembered};
 use self::validate::{ValidFn, validate};
 use crate::app::table;
@@ -34,7 +34,7 @@ use crate::objects::dedicated;
 use crate::objects::revisions::Stored;
 use crate::queue::Outcome;
 use crate::status::{Refusal, readiness};
-use crate::{sweep, trigger};
+use crate::sweep;
 
 /// What became of the newest revision in this reconcile.
 #[derive(Default)]
@@ -126,8 +126,7 @@ async fn serve(
     let plan = plan(ctx, key, observed, latest.as_ref(), &verdict);
     table::publish(ctx, &key.namespace, &observed.function.spec.app).await?;
     let retired = retire::step(ctx, key, observed, &plan).await;
-    let attended = durable::attend(ctx, key, observed).await;
-    let unbound = unbind(ctx, key).await;
+    let tended = durable::tend(ctx, key, observed).await;
     let facts = Facts {
         refusal,
         latest: latest.as_ref().map(|latest| &latest.name),
@@ -136,12 +135,12 @@ async fn serve(
         pods,
         broker_up: ctx.broker.is_up(),
         obstacle,
+        later: tended.verdict(ctx, observed),
         url: url(ctx, key),
         selector: selector(&observed.function),
     };
     conclude(ctx, &observed.function, &facts).await?;
-    wait = soonest(soonest(wait, retired?), attended?);
-    unbound?;
+    wait = soonest(soonest(wait, retired?), tended.look_again()?);
     match (error, wait) {
         (Some(error), _) => Err(error),
         (None, Some(wait)) => Ok(Outcome::Waiting(wait)),
@@ -168,6 +167,7 @@ async fn without_app(
         pods: None,
         broker_up: ctx.broker.is_up(),
         obstacle: None,
+        later: None,
         url: url(ctx, key),
         selector: None,
     };
@@ -259,21 +259,6 @@ async fn gone(ctx: &Context, key: &Name) -> Result<Outcome, ReconcileError> {
         Err(ReconcileError::Management(error)) if !error.is_refusal() => Ok(Outcome::Done),
         Err(error) => Err(error),
     }
-}
-
-/// After a Trigger changed or went: what no Trigger asks for is taken away.
-async fn unbind(ctx: &Context, key: &Name) -> Result<(), ReconcileError> {
-    if !ctx.broker.is_up() {
-        return Ok(());
-    }
-    for app in ctx.memory.take_suspect_bindings(key) {
-        let unbound = trigger::queue::unbind_others(ctx, key, &app).await;
-        if unbound.is_err() {
-            ctx.memory.suspect_bindings(&key.namespace, &app, &key.name);
-        }
-        unbound?;
-    }
-    Ok(())
 }
 
 /// The sooner of two times to look again.

@@ -34,6 +34,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) broker_up: bool,
     /// What the cluster or the broker refused.
     pub(crate) obstacle: Option<(Reason, String)>,
+    /// How calls fare that nobody waits for; absent: there are none, or what was said stays.
+    pub(crate) later: Option<Said>,
     /// Where it is invoked.
     pub(crate) url: String,
     /// Its pods' label selector.
@@ -89,6 +91,9 @@ fn conditions(before: &[Condition], facts: &Facts<'_>, generation: Option<i64>, 
     let progressing = progressing(facts, refusal.as_ref());
     conditions.set(ConditionType::Progressing, progressing.clone());
     conditions.set(ConditionType::Ready, ready(facts, refusal.as_ref(), progressing));
+    if let Some(later) = &facts.later {
+        conditions.set(ConditionType::AsyncReady, later.clone());
+    }
     conditions.finish()
 }
 
@@ -192,6 +197,7 @@ mod tests {
             pods: None,
             broker_up: true,
             obstacle: None,
+            later: None,
             url: "http://gateway/invoke/team-a/hello".into(),
             selector: None,
         }
@@ -300,6 +306,20 @@ mod tests {
         let status = next_status(&hello(), &facts, time());
         let (holds, reason, message) = condition(&status, ConditionType::Ready);
         assert_eq!((holds, reason, message), ("False", "PodsFailing", "ImagePullBackOff: no such image"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_calls_that_run_later_leaves_the_fn_ready() {
+        let latest = rev("aaaaaaaa");
+        let later = Some((false, Reason::BrokerTooOld, "upgrade".to_owned()));
+        let facts = Facts { serving: Some(&latest), later, ..facts(&latest, &Verdict::Loaded) };
+        let status = next_status(&hello(), &facts, time());
+        assert!(is_true(&status.conditions, ConditionType::Ready));
+        assert_eq!(condition(&status, ConditionType::AsyncReady), ("False", "BrokerTooOld", "upgrade"));
+        // As long as nothing new is known, that stays said.
+        let mut again = hello();
+        again.status = Some(status.clone());
+        assert_eq!(next_status(&again, &Facts { later: None, ..facts }, time()), status);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use funcatron_broker::link::{
 use funcatron_broker::local::LocalBroker;
 use funcatron_broker::message::{Call, CallId, Cancel, Intent, Outcome, Reply, Report, ReportEvent, Wake};
 use funcatron_broker::names::{AppNames, Installation, QueueName};
-use funcatron_broker::topology::{self, Item};
+use funcatron_broker::topology;
 use http::{HeaderMap, Method};
 
 use super::{APP, FN, INSTALLATION, NAMESPACE, REVISION, soon};
@@ -205,17 +205,9 @@ impl Gateway {
         self.link.inspect(queue).await.unwrap().expect("the queue is there")
     }
 
-    /// Declares the Fn's durable queue with retries that a test can wait for.
+    /// Declares the Fn's durable queue; without a policy a failed call is tried again at once.
     pub async fn declare_durable(&self) -> QueueName {
-        let mut items = topology::durable(&self.names, FN).unwrap();
-        for item in &mut items {
-            if let Item::Queue { spec, .. } = item
-                && let Some(attempts) = &mut spec.attempts
-            {
-                (attempts.retry_min_ms, attempts.retry_max_ms) = (5, 20);
-            }
-        }
-        self.link.declare(&items).await.unwrap();
+        self.link.declare(&topology::durable(&self.names, FN).unwrap()).await.unwrap();
         self.names.durable_queue(FN).unwrap()
     }
 }

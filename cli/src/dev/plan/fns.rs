@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use funcatron_crds::{Digest, FnSource, Function, RunDocument, bundle, check_env};
+use funcatron_operator::policies;
 use funcatron_routing::app_table::{AsyncPolicy, RevisionEntry};
 
 use super::super::manifests::{Key, Located, Manifests};
@@ -71,10 +72,13 @@ fn plan_fn(
         // Queues cost nothing here.
         durable: true,
     };
-    let detached = AsyncPolicy::of(spec.detached.as_ref());
+    let (timeout_ms, detached) = (run.timeout_ms, AsyncPolicy::of(spec.detached.as_ref()));
+    let policies = policies::of_fn(&app_plan.names, &key.name, spec.detached.as_ref())
+        .map_err(|error| ("/metadata/name", error.to_string()))?;
     let bundles = [run.to_bytes().into(), code.into()];
     app_plan.config.extend(config);
-    app_plan.fns.insert(key.name.clone(), FnPlan { revision, timeout_ms: run.timeout_ms, detached, bundles });
+    let planned = FnPlan { revision, timeout_ms, detached, policies, bundles };
+    app_plan.fns.insert(key.name.clone(), planned);
     Ok(())
 }
 

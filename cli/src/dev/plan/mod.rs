@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use funcatron_broker::names::{AppNames, Installation};
+use funcatron_broker::policy::Policy;
 use funcatron_crds::ScheduleTrigger;
 use funcatron_operator::schedule::Timetable;
 use funcatron_routing::RouteTable;
@@ -68,6 +69,8 @@ pub(crate) struct FnPlan {
     pub(crate) revision: RevisionEntry,
     pub(crate) timeout_ms: u64,
     pub(crate) detached: AsyncPolicy,
+    /// What its queues go by besides what goes for all.
+    pub(crate) policies: Vec<Policy>,
     /// Its run document and code.
     pub(crate) bundles: [Bytes; 2],
 }
