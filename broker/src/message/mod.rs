@@ -24,8 +24,7 @@ pub use event_reply::EventReply;
 pub use events::{
     ATTEMPTS_MAX, AppEvent, BODY_BYTES_KEPT, CallEvent, CallbackTarget, Claim, Claimed, Ended, FnEvent,
     Happened, LOG_BYTES_KEPT, LedgerMessage, Record, RecordedAnswer, RecordedBody, RecordedRequest, Source,
-    Verdict, fresh_claimant,
-    is_redacted, redact,
+    Verdict, fresh_claimant, is_redacted, redact,
 };
 pub use notes::{Cancel, DurableQueue, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};

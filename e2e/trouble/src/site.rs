@@ -14,7 +14,7 @@ use funcatron_crds::{Digest, RevisionName};
 use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
 use funcatron_routing::app_table::{AppBounds, AppTable, AsyncPolicy, FnEntry, RevisionEntry};
 use funcatron_routing::{Backend, CallPolicy, ExplicitRule, RouteSource, Rules, compile};
-use funcatron_runner::{Mode, RunnerConfig};
+use funcatron_runner::{Endpoint, Mode, RunnerConfig};
 use futures::future::join_all;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -196,7 +196,7 @@ impl Site {
             mode: Mode::Dedicated {
                 fn_name: FUNCTION.to_owned(),
                 revision: REVISION.to_owned(),
-                socket: folder.join("function.sock"),
+                endpoint: Endpoint::Fn(folder.join("function.sock")),
                 concurrency: SLOTS,
                 timeout_ms: millis(TIMEOUT),
                 durable: false,

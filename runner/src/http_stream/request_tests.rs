@@ -123,7 +123,8 @@ fn a_cloud_event_is_known_by_its_http_headers() {
     event.headers.insert("cloudEvents:datacontenttype", "text/csv");
     event.headers.insert("cloudEvents:time", AmqpValue::Timestamp(1_790_000_000));
     event.headers.insert("tenant", "acme");
-    let request = of_event(event, Through { exchange: "i.ns.shop.x.orders", routing_key: "orders.created" }, 1, 0);
+    let request =
+        of_event(event, Through { exchange: "i.ns.shop.x.orders", routing_key: "orders.created" }, 1, 0);
     for (name, value) in [
         ("ce-id", "a%201"),
         ("ce-source", "/shop"),
