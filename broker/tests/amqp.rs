@@ -10,6 +10,7 @@ use contract::ground::{Ground, envelope, soon, take};
 use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::link::{ConnectError, Connector, ConsumeOptions, LinkError, Target};
 use funcatron_broker::names::AppNames;
+use funcatron_broker::policy::{Kept, Policy};
 use funcatron_broker::topology;
 
 macro_rules! rules {
@@ -157,6 +158,24 @@ async fn a_delivery_says_whether_its_consumer_is_sent_more_meanwhile() {
     second.ack().await.unwrap();
     assert!(first.leaves_room());
     app.clean().await;
+}
+
+/// Or the operator would write it again and again.
+#[tokio::test]
+#[ignore = "needs RabbitMQ: cargo xtask test runs it"]
+async fn a_policy_is_given_back_as_it_was_put() {
+    let ground = Ground::new(Box::new(Amqp::new().await)).await;
+    let kept = Kept { length_max: 5, age_max: Some(std::time::Duration::from_secs(8760 * 3600)) };
+    let dead_letters = Policy::dead_letters(&ground.app, "mail", kept).unwrap().unwrap();
+    for policy in [Policy::of_all(&ground.installation), dead_letters] {
+        ground.put_policy(policy.clone()).await;
+        let mut given = Management::from_env().policy(&policy).await;
+        let given = given.as_object_mut().unwrap();
+        assert_eq!(given.remove("name").unwrap(), policy.name());
+        given.remove("vhost").unwrap();
+        assert_eq!(*given, *policy.body().as_object().unwrap());
+    }
+    ground.clean().await;
 }
 
 #[tokio::test]

@@ -123,6 +123,12 @@ impl Management {
         self.call("DELETE", &format!("/api/users/{user}"), &serde_json::Value::Null).await;
     }
 
+    /// A policy as the broker gives it back.
+    pub(crate) async fn policy(&self, policy: &Policy) -> serde_json::Value {
+        let (_, found) = self.call("GET", &policy_path(policy), &serde_json::Value::Null).await;
+        serde_json::from_str(&found).unwrap()
+    }
+
     /// Closes the connection that its client calls so; false while the broker does not list it.
     pub(crate) async fn close_connection(&self, name: &str) -> bool {
         let (_, listed) = self.call("GET", "/api/connections", &serde_json::Value::Null).await;

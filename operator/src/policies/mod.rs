@@ -50,11 +50,13 @@ pub(crate) async fn renew(ctx: &Context) {
 }
 
 async fn renewed(ctx: &Context) -> Result<(), ReconcileError> {
-    let version = ctx.management.version().await?.as_deref().and_then(BrokerVersion::parse);
-    if let Some(version) = &version
-        && ctx.broker.learn(version.clone())
-    {
-        info!(%version, delayed_retries = version.delays_retries(), "learnt the broker's version");
+    match ctx.management.version().await?.as_deref().and_then(BrokerVersion::parse) {
+        Some(version) => {
+            if ctx.broker.learn(version.clone()) {
+                info!(%version, delayed_retries = version.delays_retries(), "learnt the broker's version");
+            }
+        }
+        None => warn!("the broker does not tell its version: failed calls may be tried again at once"),
     }
     let policy = Policy::of_all(&ctx.config.installation);
     if is_understood(ctx, &policy) {
