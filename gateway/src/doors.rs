@@ -12,13 +12,13 @@ use futures::FutureExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, request};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::body::counted;
-use crate::core::{Core, fresh_id, unix_ms};
+use crate::core::{Core, Place, fresh_id, unix_ms};
 use crate::detached;
 use crate::direct::{self, Held, Received};
 use crate::dispatch::{Answer, dispatch};
@@ -116,6 +116,8 @@ impl Doorkeeper {
         if to.function.revision.is_none() && detached.is_none() {
             return Err(Problem::NoRevision);
         }
+        // Behind a body the connection would not be where the function takes it over.
+        let switch = headers::asks_for_websocket(&head) && body.is_end_stream();
         // A body that drips holds no place; one that would find none is not read.
         drop(core.enter(&to.app, &to.function)?);
         let received = direct::receive(core, &to, head.version, body).await;
@@ -127,7 +129,7 @@ impl Doorkeeper {
         headers::strip(&mut headers);
         headers::forward(&mut headers, &Forwarded { peer: peer.ip(), host: &host.authority });
         let is_head = method == Method::HEAD;
-        let call = Submission::new(id, to, Content { method, url, headers, body, upload });
+        let call = Submission::new(id, to, Content { method, url, headers, body, upload, switch });
         let source = if self.door == Door::Internal { Source::Invoke } else { Source::Http };
         if let Some(asked) = detached {
             return Ok(detached::accept(core, call, source, asked).await?.map(ResponseBody::from));
@@ -138,13 +140,18 @@ impl Doorkeeper {
         if let Some(recording) = recording {
             record(recording, &answer);
         }
-        Ok(match answer? {
+        Ok(self.respond(id, answer?, place, is_head))
+    }
+
+    /// The response that an answer becomes; its call counts until all of it has been taken.
+    fn respond(&self, id: Uuid, answer: Answer, place: Place, is_head: bool) -> Response<ResponseBody> {
+        match answer {
             Answer::Reply(reply) => self.answered(id, *reply, is_head),
-            Answer::Direct(answer, upload) => {
-                let held = Held { _place: place, upload };
-                direct::answered(id, *answer, held, is_head)
-            }
-        })
+            Answer::Direct(mut answer, upload) => match answer.switch.take() {
+                Some(switch) => direct::switched(id, *answer, switch, place),
+                None => direct::answered(id, *answer, Held { _place: place, upload }, is_head),
+            },
+        }
     }
 
     /// The function's own status, headers and body, but for what is the hop's or the platform's.

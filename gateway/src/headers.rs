@@ -6,10 +6,13 @@
 
 use std::net::IpAddr;
 
+use funcatron_broker::message::WEBSOCKET;
+
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use http::{Method, Version, request};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -60,6 +63,18 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     for name in posing {
         headers.remove(name);
     }
+}
+
+/// Whether a request asks to go on as a WebSocket (RFC 6455, 4.1). Whatever else it asks for is answered as if it did not
+/// (RFC 9110, 7.8).
+pub(crate) fn asks_for_websocket(head: &request::Parts) -> bool {
+    let lists = |name: &HeaderName, wanted: &str| {
+        let values = head.headers.get_all(name).into_iter();
+        let mut tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    let asks = head.version == Version::HTTP_11 && head.method == Method::GET;
+    asks && lists(&CONNECTION, UPGRADE.as_str()) && lists(&UPGRADE, WEBSOCKET)
 }
 
 /// Says on whose behalf the request is passed on. `host` and the peer are appended to what stands.
@@ -132,6 +147,29 @@ mod tests {
         let kept =
             ["accept", "host", "traceparent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
         assert_eq!(names, kept);
+    }
+
+    #[test]
+    fn only_a_get_of_http_1_1_that_says_so_twice_asks_for_a_websocket() {
+        let asks = |method: &str, version, headers: &[(&'static str, &'static str)]| {
+            let (mut head, ()) = http::Request::builder().method(method).body(()).unwrap().into_parts();
+            (head.version, head.headers) = (version, map(headers));
+            asks_for_websocket(&head)
+        };
+        let both = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
+        assert!(asks("GET", Version::HTTP_11, &both));
+        assert!(asks("GET", Version::HTTP_11, &[both[0], ("upgrade", "h2c, websocket")]));
+        for (method, version, headers) in [
+            ("POST", Version::HTTP_11, &both[..]),
+            ("GET", Version::HTTP_10, &both),
+            ("GET", Version::HTTP_2, &both),
+            ("GET", Version::HTTP_11, &both[..1]),
+            ("GET", Version::HTTP_11, &both[1..]),
+            ("GET", Version::HTTP_11, &[both[0], ("upgrade", "h2c")]),
+            ("GET", Version::HTTP_11, &[both[0], ("upgrade", "websocket/13")]),
+        ] {
+            assert!(!asks(method, version, headers), "{method} {version:?} {headers:?}");
+        }
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::config::Limits;
+use crate::direct::Tunnel;
 use crate::patient::Patient;
 use crate::response::ResponseBody;
 
@@ -130,14 +133,13 @@ impl<H: Handler> Connection<'_, H> {
             debug!(%error, "connection gone at once");
             return;
         }
-        let begun = AtomicBool::new(false);
+        let (begun, switched) = (AtomicBool::new(false), Switched::default());
         let service = service_fn(|request: Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);
-            let handler = handler.clone();
-            async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }
+            answer(handler.clone(), request, peer, Arc::clone(&switched))
         });
         let io = TokioIo::new(Patient::new(stream, limits.write_timeout));
-        let connection = server.serve_connection(io, service);
+        let connection = server.serve_connection_with_upgrades(io, service);
         tokio::pin!(connection);
         // hyper bounds the wait for each head, but not the wait for the bytes that tell HTTP/1.1 from HTTP/2.
         let first_request = tokio::time::sleep(limits.head_timeout);
@@ -150,7 +152,7 @@ impl<H: Handler> Connection<'_, H> {
                     if let Err(error) = ended {
                         debug!(%error, %peer, "connection ended early");
                     }
-                    return;
+                    break;
                 }
                 () = drain.cancelled(), if !draining => {
                     draining = true;
@@ -165,5 +167,35 @@ impl<H: Handler> Connection<'_, H> {
                 }
             }
         }
+        abort.run_until_cancelled(go_on(&switched)).await;
+    }
+}
+
+/// Answers one request; keeps what its connection is to be handed over to.
+async fn answer<H: Handler>(
+    handler: H,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    switched: Switched,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let mut response = handler.handle(request, peer).await;
+    if let Some(tunnel) = response.body_mut().take_tunnel() {
+        *switched.lock() = Some((tunnel, upgrade));
+    }
+    Ok(response)
+}
+
+/// What a connection is handed over to when HTTP is over on it.
+type Switched = Arc<Mutex<Option<(Box<Tunnel>, OnUpgrade)>>>;
+
+/// Carries a connection on that has switched protocols; it keeps its place among the connections. A drain waits for it as
+/// for an answer.
+async fn go_on(switched: &Switched) {
+    let taken = switched.lock().take();
+    let Some((tunnel, upgrade)) = taken else { return };
+    match upgrade.await {
+        Ok(client) => tunnel.run(TokioIo::new(client)).await,
+        Err(error) => debug!(%error, "a client left as its connection switched"),
     }
 }

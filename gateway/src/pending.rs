@@ -79,6 +79,8 @@ pub(crate) struct Offered {
     pub(crate) token: Token,
     /// The request's body, where it is not in the message.
     pub(crate) upload: Option<Arc<Upload>>,
+    /// Whether the client asks to switch protocols.
+    pub(crate) may_switch: bool,
     /// Streams that are open for its App.
     pub(crate) app_streams: Arc<AtomicUsize>,
 }
@@ -88,6 +90,7 @@ pub(crate) struct Offered {
 pub(crate) struct Opened {
     pub(crate) attempt: u32,
     pub(crate) upload: Option<Arc<Upload>>,
+    pub(crate) may_switch: bool,
     /// Cancelled when its attempt is over.
     pub(crate) over: CancellationToken,
     /// Its place among its App's.
@@ -200,16 +203,17 @@ impl Pending {
     pub(crate) fn open(&self, id: Uuid, token: Token, app_streams_max: usize) -> Result<Opened, OpenError> {
         let mut shard = self.shard(id).lock();
         let entry = shard.get_mut(&id).ok_or(OpenError::Void)?;
-        let Stream::Offered(Offered { token: expected, upload, app_streams }) = &mut entry.stream else {
+        let Stream::Offered(Offered { token: expected, upload, may_switch, app_streams }) = &mut entry.stream
+        else {
             return Err(OpenError::Void);
         };
         if *expected != token {
             return Err(OpenError::Void);
         }
         let place = Count::up(app_streams, app_streams_max).ok_or(OpenError::Busy)?;
-        let (upload, over) = (upload.take(), CancellationToken::new());
+        let (upload, may_switch, over) = (upload.take(), *may_switch, CancellationToken::new());
         entry.stream = Stream::Open(over.clone().drop_guard());
-        Ok(Opened { attempt: entry.attempt, upload, over, place })
+        Ok(Opened { attempt: entry.attempt, upload, may_switch, over, place })
     }
 
     /// Tells a call of the answer that has begun on its stream; says whether it still waited.

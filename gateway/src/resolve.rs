@@ -10,6 +10,7 @@ use http::uri::Authority;
 use http::{Method, Version, header, request};
 
 use crate::apps::TriggerPart;
+use crate::headers;
 use crate::problem::Problem;
 use crate::submission::Destination;
 use crate::tables::TableStore;
@@ -113,13 +114,13 @@ fn is_dot_segment(raw: &str) -> bool {
     plain == "." || plain == ".."
 }
 
-/// A request on the internal listener: `/invoke/<namespace>/<fn>`.
+/// A request on the internal listener: `/invoke/<namespace>/<fn>`, posted but where it asks for a WebSocket.
 pub(crate) fn internal(tables: &TableStore, head: &request::Parts) -> Result<Destination, Problem> {
     let rest = head.uri.path().strip_prefix(INVOKE).ok_or(Problem::NoRoute)?;
     let (namespace, fn_name) = rest.split_once('/').ok_or(Problem::NoRoute)?;
     let app = tables.owner(namespace, fn_name).ok_or(Problem::NoRoute)?;
     let function = app.function(fn_name).cloned().ok_or(Problem::NoRoute)?;
-    if head.method != Method::POST {
+    if head.method != Method::POST && !headers::asks_for_websocket(head) {
         return Err(Problem::MethodNotAllowed(Method::POST.to_string()));
     }
     let (intent, policy, params) = (Intent::Invoke, CallPolicy::default(), Vec::new());

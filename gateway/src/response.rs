@@ -9,7 +9,7 @@ use http::StatusCode;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::direct::{AnswerBody, ReceiptBody, UploadBody};
+use crate::direct::{AnswerBody, ReceiptBody, Tunnel, UploadBody};
 
 /// Whether answers of this status have no body, whatever a function sends (RFC 9110, 15).
 pub(crate) fn is_bodyless(status: StatusCode) -> bool {
@@ -26,6 +26,21 @@ pub(crate) enum ResponseBody {
     Upload(Box<UploadBody>),
     /// Nothing, until a runner's answer has been read.
     Receipt(ReceiptBody),
+    /// Nothing: the connection is to be handed over after the head.
+    Switched(Box<Tunnel>),
+}
+
+impl ResponseBody {
+    /// What the connection is to be handed over to, once.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        match std::mem::replace(self, Self::Whole(Full::default())) {
+            Self::Switched(tunnel) => Some(tunnel),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 impl From<Full<Bytes>> for ResponseBody {
@@ -63,6 +78,7 @@ impl Body for ResponseBody {
                 Pin::new(&mut **body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
             Self::Receipt(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?))),
+            Self::Switched(_) => Poll::Ready(None),
         }
     }
 
@@ -72,6 +88,7 @@ impl Body for ResponseBody {
             Self::Answer(body) => body.is_end_stream(),
             Self::Upload(body) => body.is_end_stream(),
             Self::Receipt(body) => body.is_end_stream(),
+            Self::Switched(_) => true,
         }
     }
 
@@ -81,6 +98,7 @@ impl Body for ResponseBody {
             Self::Answer(body) => body.size_hint(),
             Self::Upload(body) => body.size_hint(),
             Self::Receipt(body) => body.size_hint(),
+            Self::Switched(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use funcatron_broker::envelope::Envelope;
 use funcatron_broker::message::{
     AGE_DEFAULT_MS, Call, CallEvent, CallId, EncodeError, Happened, Intent, Offer, RecordedBody,
-    RecordedRequest, Source, Token,
+    RecordedRequest, Source, Token, WEBSOCKET,
 };
 use funcatron_crds::Direct;
 use funcatron_routing::CallPolicy;
@@ -49,6 +49,8 @@ pub(crate) struct Content {
     pub(crate) body: Bytes,
     /// The body, where it goes past the message.
     pub(crate) upload: Option<UploadOwner>,
+    /// Whether it asks to go on as a WebSocket.
+    pub(crate) switch: bool,
 }
 
 /// A call that is to be dispatched.
@@ -62,6 +64,7 @@ pub(crate) struct Submission {
     /// Whether its bodies may go past the broker.
     streams: bool,
     upload: Option<UploadOwner>,
+    switch: bool,
     call: Call,
 }
 
@@ -98,7 +101,7 @@ impl Submission {
     pub(crate) fn new(id: Uuid, to: Destination, content: Content) -> Self {
         let now_unix_ms = unix_ms();
         let Destination { app, function, intent, policy, operation, template, params } = to;
-        let Content { method, url, headers, body, upload } = content;
+        let Content { method, url, headers, body, upload, switch } = content;
         let timeout_ms = policy.timeout_ms.unwrap_or(function.timeout_ms);
         let clock = Clock::start(Duration::from_millis(timeout_ms));
         let idempotent = is_idempotent(policy, &method, &headers);
@@ -127,7 +130,7 @@ impl Submission {
             direct: None,
             body,
         };
-        Self { app, function, clock, idempotent, streams, upload, call }
+        Self { app, function, clock, idempotent, streams, upload, switch, call }
     }
 
     /// Its id, the same on every attempt.
@@ -151,11 +154,14 @@ impl Submission {
         let upload = self.upload.as_ref();
         self.call.direct = self.streams.then(|| {
             let (at, token) = (at.to_owned(), Token::fresh());
-            Offer { at, token, body: upload.is_some() }
+            let upgrade = self.switch.then(|| WEBSOCKET.to_owned());
+            Offer { at, token, body: upload.is_some(), upgrade }
         });
-        let upload = upload.map(UploadOwner::share);
+        let (upload, may_switch) = (upload.map(UploadOwner::share), self.switch);
         let app_streams = Arc::clone(&self.app.counts.streams);
-        self.call.direct.as_ref().map(|Offer { token, .. }| Offered { token: *token, upload, app_streams })
+        let offered =
+            |Offer { token, .. }: &Offer| Offered { token: *token, upload, may_switch, app_streams };
+        self.call.direct.as_ref().map(offered)
     }
 
     /// The message of one attempt.

@@ -17,12 +17,16 @@ use crate::message::{DecodeError, EncodeError, http_headers};
 /// Bodies above this go past the broker: from here on a stream costs less than what the broker spends on a message that
 /// it can no longer send together with others.
 pub const DIRECT_BYTES_MIN: u64 = 16 * 1024;
+/// The one protocol that a stream goes on in (RFC 6455).
+pub const WEBSOCKET: &str = "websocket";
 /// Below it a gateway's internal listener takes streams, by the id of their call.
 pub const DIRECT_PATH: &str = "/direct/";
 /// What cannot be guessed in the age of the universe.
 const TOKEN_BYTES: usize = 16;
 /// The head's length, before it.
 const LENGTH_BYTES: usize = 4;
+/// Of statuses below 200 the one with which a stream may begin.
+const SWITCHING_PROTOCOLS: i64 = 101;
 /// The status, first in the head.
 const STATUS_BYTES: usize = 2;
 
@@ -87,12 +91,16 @@ pub struct Offer {
     /// Whether the request's body comes over the stream rather than in the message.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body: bool,
+    /// The protocol that the client asks to go on in, which a function may grant; a runner that knows no such thing runs
+    /// the call as it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<String>,
 }
 
 /// An answer as far as it is known before its body: what a stream begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerHead {
-    /// The HTTP status.
+    /// The HTTP status; 101 where the stream goes on in the protocol that was asked for.
     pub status: StatusCode,
     /// The HTTP headers; `Content-Length` where the body's length is known.
     pub headers: HeaderMap,
@@ -117,7 +125,11 @@ impl AnswerHead {
     fn read(frame: &Bytes) -> Result<Self, DecodeError> {
         let status = i64::from(u16::from_be_bytes([frame[0], frame[1]]));
         let headers = http_headers::parse(&frame.slice(STATUS_BYTES..))?;
-        Ok(Self { status: status_code(status)?, headers })
+        let status = match status {
+            SWITCHING_PROTOCOLS => StatusCode::SWITCHING_PROTOCOLS,
+            other => status_code(other)?,
+        };
+        Ok(Self { status, headers })
     }
 }
 
@@ -130,6 +142,9 @@ pub enum ReadHeadError {
     /// What stands in it.
     #[error(transparent)]
     Head(#[from] DecodeError),
+    /// It grants an upgrade that nobody asked for.
+    #[error("status 101 to a request that asked for no upgrade")]
+    Unasked,
 }
 
 /// Gathers an answer's head from the pieces that come.
@@ -205,10 +220,16 @@ mod tests {
             let read = AnswerHeadReader::default().push(&frame);
             assert_eq!(read.map(|_| ()), Err(ReadHeadError::Length(length)));
         }
-        for frame in [&[0, 0, 0, 2, 0, 101][..], &[0, 0, 0, 3, 0, 200, b'x'], &[0, 0, 0, 2, 255, 255]] {
+        for frame in [&[0, 0, 0, 2, 0, 100][..], &[0, 0, 0, 3, 0, 200, b'x'], &[0, 0, 0, 2, 255, 255]] {
             let read = AnswerHeadReader::default().push(frame);
             assert!(matches!(read, Err(ReadHeadError::Head(_))), "{frame:?}");
         }
+    }
+
+    #[test]
+    fn a_stream_may_begin_by_switching_protocols() {
+        let (head, first) = AnswerHeadReader::default().push(&[0, 0, 0, 2, 0, 101, 9]).unwrap().unwrap();
+        assert_eq!((head.status, &first[..]), (StatusCode::SWITCHING_PROTOCOLS, &[9][..]));
     }
 
     #[test]

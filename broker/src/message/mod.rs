@@ -19,7 +19,9 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use call::{AGE_DEFAULT_MS, ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
-pub use direct::{AnswerHead, AnswerHeadReader, DIRECT_BYTES_MIN, DIRECT_PATH, Offer, ReadHeadError, Token};
+pub use direct::{
+    AnswerHead, AnswerHeadReader, DIRECT_BYTES_MIN, DIRECT_PATH, Offer, ReadHeadError, Token, WEBSOCKET,
+};
 pub use event_reply::EventReply;
 pub use events::{
     ATTEMPTS_MAX, AppEvent, BODY_BYTES_KEPT, CallEvent, CallbackTarget, Claim, Claimed, Ended, FnEvent,

@@ -36,7 +36,12 @@ fn call() -> Call {
 }
 
 fn offer(body: bool) -> Offer {
-    Offer { at: "[fd00::7]:8081".to_owned(), token: Token::parse("AAECAwQFBgcICQoLDA0ODw").unwrap(), body }
+    Offer {
+        at: "[fd00::7]:8081".to_owned(),
+        token: Token::parse("AAECAwQFBgcICQoLDA0ODw").unwrap(),
+        body,
+        upgrade: None,
+    }
 }
 
 fn reply() -> Reply {
@@ -210,7 +215,7 @@ fn an_unknown_major_version_can_be_answered() {
 #[test]
 fn a_call_whose_body_is_elsewhere_is_of_a_version_that_old_runners_refuse() {
     for (body, version) in [(false, 1), (true, 2)] {
-        let offer = Offer { at: "10.0.0.1:8081".to_owned(), token: Token::fresh(), body };
+        let offer = Offer { at: "10.0.0.1:8081".to_owned(), token: Token::fresh(), body, upgrade: None };
         let call = Call { direct: Some(offer), ..call() };
         let envelope = call.to_envelope().unwrap();
         assert_eq!(envelope.headers.int("fn-wire"), Some(version));
@@ -219,6 +224,17 @@ fn a_call_whose_body_is_elsewhere_is_of_a_version_that_old_runners_refuse() {
     let mut envelope = reply().into_envelope().unwrap();
     envelope.headers.insert("fn-wire", 2);
     assert_eq!(Reply::from_envelope(envelope).unwrap_err(), DecodeError::Wire(2));
+}
+
+#[test]
+fn an_offer_to_switch_is_one_that_old_runners_overlook() {
+    let call =
+        Call { direct: Some(Offer { upgrade: Some("websocket".to_owned()), ..offer(false) }), ..call() };
+    let envelope = call.to_envelope().unwrap();
+    assert_eq!(envelope.headers.int("fn-wire"), Some(1));
+    let head: serde_json::Value = serde_json::from_str(envelope.headers.text("fn-call").unwrap()).unwrap();
+    assert_eq!(head["direct"]["upgrade"], "websocket");
+    assert_eq!(Call::from_envelope(envelope).unwrap(), call);
 }
 
 #[test]

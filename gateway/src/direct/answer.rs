@@ -20,10 +20,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::core::Place;
 use crate::direct::receipt::Receipt;
 use crate::direct::stream::Stream;
+use crate::direct::tunnel::Switch;
 use crate::direct::upload::UploadOwner;
 
 /// A runner that has sent the last byte of an answer says within milliseconds that it was the last.
 const END_WAIT: Duration = Duration::from_secs(5);
+
+/// The status of an answer after which the stream belongs to another protocol.
+const SWITCHING: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
 
 /// Why an answer ends before its end; its client's connection then breaks off too.
 #[derive(Debug, Error)]
@@ -43,6 +47,8 @@ pub(crate) struct DirectAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: AnswerBody,
+    /// Where the stream has switched protocols: its other half.
+    pub(crate) switch: Option<Switch>,
 }
 
 /// The body of such an answer, as its client takes it.
@@ -94,7 +100,8 @@ pub(crate) async fn read(
     attempt: u32,
     mut body: Incoming,
     stream: Arc<Stream>,
-    receipt: Option<Receipt>,
+    mut receipt: Option<Receipt>,
+    may_switch: bool,
 ) -> Option<Result<(DirectAnswer, Watch), ReadHeadError>> {
     let mut reader = AnswerHeadReader::default();
     loop {
@@ -103,13 +110,19 @@ pub(crate) async fn read(
         match reader.push(&piece) {
             Ok(None) => {}
             Err(error) => return Some(Err(error)),
+            Ok(Some((AnswerHead { status, .. }, _))) if status == SWITCHING && !may_switch => {
+                return Some(Err(ReadHeadError::Unasked));
+            }
             Ok(Some((AnswerHead { status, headers }, first))) => {
-                let left = length(&headers);
+                let switches = status == SWITCHING;
+                let switched = receipt.take_if(|_| switches);
+                let left = length(&headers).filter(|_| !switches);
+                let switch = switched.map(|receipt| Switch { receipt, stream: Arc::clone(&stream) });
                 let watched = Arc::clone(&stream);
                 let coming =
                     Coming { first, rest: body, left, stream: watched, receipt, held: None, waker: None };
                 let (body, watch) = AnswerBody::watched(coming, stream);
-                return Some(Ok((DirectAnswer { attempt, status, headers, body }, watch)));
+                return Some(Ok((DirectAnswer { attempt, status, headers, body, switch }, watch)));
             }
         }
     }

@@ -4,14 +4,15 @@
 mod answer;
 mod receipt;
 mod stream;
+mod tunnel;
 mod upload;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use funcatron_broker::message::{DIRECT_BYTES_MIN, DIRECT_PATH, ReadHeadError, Token};
+use funcatron_broker::message::{DIRECT_BYTES_MIN, DIRECT_PATH, ReadHeadError, Token, WEBSOCKET};
 use funcatron_crds::Direct;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
 use http::{Method, Response, Version, request};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
@@ -19,7 +20,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::body::{self, MESSAGE_BODY_BYTES_MAX, ReadBodyError, Share};
-use crate::core::Core;
+use crate::core::{Core, Place};
 use crate::headers;
 use crate::pending::{OpenError, Opened};
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
@@ -29,6 +30,7 @@ use crate::submission::Destination;
 pub(crate) use answer::{AnswerBody, DirectAnswer, Held};
 pub(crate) use receipt::ReceiptBody;
 pub(crate) use stream::Stream;
+pub(crate) use tunnel::{Switch, Tunnel};
 pub(crate) use upload::{Upload, UploadBody, UploadOwner};
 
 use answer::Watch;
@@ -102,10 +104,11 @@ pub(crate) fn open(
     let id = head.uri.path().strip_prefix(DIRECT_PATH).and_then(|id| Uuid::try_parse(id).ok());
     let (id, token) = id.zip(token(&head.headers)).ok_or_else(void)?;
     let opened = core.pending.open(id, token, core.config.limits.app_streams_max);
-    let Opened { attempt, upload, over, place: of_app } = opened.map_err(|error| match error {
-        OpenError::Void => void(),
-        OpenError::Busy => Problem::GatewayBusy,
-    })?;
+    let Opened { attempt, upload, may_switch, over, place: of_app } =
+        opened.map_err(|error| match error {
+            OpenError::Void => void(),
+            OpenError::Busy => Problem::GatewayBusy,
+        })?;
     let stream = Arc::new(Stream::new([place, of_app]));
     let (sent, receipt) = match upload {
         None => {
@@ -118,7 +121,7 @@ pub(crate) fn open(
         },
     };
     core.metrics.direct_opened.inc();
-    let reading = over.run_until_cancelled_owned(answer::read(attempt, body, stream, receipt));
+    let reading = over.run_until_cancelled_owned(answer::read(attempt, body, stream, receipt, may_switch));
     tokio::spawn(answer(Arc::clone(core), id, attempt, reading));
     Ok(Response::new(sent))
 }
@@ -145,7 +148,7 @@ async fn answer(
 
 /// The response to a call whose answer comes over its stream: the function's own, as `doors` gives one that came whole.
 pub(crate) fn answered(id: Uuid, answer: DirectAnswer, held: Held, is_head: bool) -> Response<ResponseBody> {
-    let DirectAnswer { attempt: _, status, mut headers, mut body } = answer;
+    let DirectAnswer { attempt: _, status, mut headers, mut body, switch: _ } = answer;
     headers::strip(&mut headers);
     headers.insert(FN_CALL_ID, call_id_value(id));
     let bodyless = is_bodyless(status);
@@ -162,6 +165,25 @@ pub(crate) fn answered(id: Uuid, answer: DirectAnswer, held: Held, is_head: bool
         body.into()
     };
     let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The response to a call whose function has switched protocols: what the connection carries from then on is no HTTP.
+pub(crate) fn switched(
+    id: Uuid,
+    answer: DirectAnswer,
+    switch: Switch,
+    place: Place,
+) -> Response<ResponseBody> {
+    let DirectAnswer { attempt: _, status, mut headers, body, switch: _ } = answer;
+    headers::strip(&mut headers);
+    headers.insert(FN_CALL_ID, call_id_value(id));
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+    let tunnel = Tunnel { body, switch, _place: place };
+    let mut response = Response::new(ResponseBody::Switched(Box::new(tunnel)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -12,3 +12,4 @@ mod streams;
 mod support;
 mod tenancy;
 mod wakes;
+mod websocket;

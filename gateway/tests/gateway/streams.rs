@@ -180,13 +180,13 @@ pub(crate) async fn open_with(to: &str, call: &Call, token: &str) -> Result<Play
 
 /// Opens a call's stream.
 pub(crate) async fn open(call: &Call) -> Played {
-    let Offer { at, token, body: _ } = offer(call);
+    let Offer { at, token, .. } = offer(call);
     open_with(&at, call, &token.to_string()).await.expect("the token is right")
 }
 
 /// Whether a call's own token opens nothing.
 pub(crate) async fn is_void(call: &Call) -> bool {
-    let Offer { at, token, body: _ } = offer(call);
+    let Offer { at, token, .. } = offer(call);
     open_with(&at, call, &token.to_string()).await.is_err_and(|status| status == 403)
 }
 

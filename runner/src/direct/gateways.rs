@@ -191,7 +191,7 @@ struct NoAnswer;
 
 async fn ask(lease: Lease, id: CallId, offer: &Offer) -> Result<Result<DirectStream, OpenError>, NoAnswer> {
     let (sender, body) = outgoing();
-    let Offer { at, token, body: _ } = offer;
+    let Offer { at, token, body: _, upgrade: _ } = offer;
     let request = Request::post(format!("http://{at}{DIRECT_PATH}{id}"))
         .header(AUTHORIZATION, format!("Bearer {token}"))
         .body(body)

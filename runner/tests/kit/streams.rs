@@ -152,7 +152,7 @@ impl Listener {
     /// Offers a stream with a call; says its token.
     pub fn offer(&self, call: &mut Call, body: bool) -> String {
         let token = Token::fresh();
-        call.direct = Some(Offer { at: self.at.clone(), token, body });
+        call.direct = Some(Offer { at: self.at.clone(), token, body, upgrade: None });
         token.to_string()
     }
 }
