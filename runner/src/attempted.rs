@@ -14,6 +14,9 @@ use crate::keeper::EXIT_WAIT;
 /// A function's library that keeps the deadline itself answers 504 right at it, and its process need not die.
 pub(crate) const KILL_GRACE: Duration = Duration::from_millis(100);
 
+/// What is said of an upgrade that nobody asked for.
+pub(crate) const UNASKED: &str = "it switched protocols unasked";
+
 /// What an attempt came to.
 pub(crate) struct Attempted {
     pub(crate) outcome: Outcome,
@@ -50,6 +53,7 @@ pub(crate) async fn attempt(instance: &Instance, mut exchange: Exchange, limit: 
     };
     match answer {
         Ok(Exchanged::Whole(response)) => judge(instance, Ok(instance.contract().read(response))).await,
+        Ok(Exchanged::Switched(_)) => judge(instance, Ok(Answer::Nonsense(UNASKED))).await,
         // Nobody offered a stream for it.
         Ok(Exchanged::Coming(_)) => judge(instance, Err(ExchangeError::TooLarge)).await,
         Err(error) => judge(instance, Err(error)).await,

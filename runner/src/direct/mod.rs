@@ -5,6 +5,7 @@
 
 mod gateways;
 mod outgoing;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::attempted::{Attempted, KILL_GRACE, judge};
+use crate::attempted::{Attempted, KILL_GRACE, UNASKED, judge};
 use crate::http_stream::answer::Answer;
 use crate::http_stream::body::{Inflow, RequestBody};
 use crate::http_stream::client::{Answering, Connection, ExchangeError, Exchanged, Keep};
@@ -92,33 +93,48 @@ impl DirectCall<'_> {
     /// Runs it.
     pub(crate) async fn run(self, connection: Connection, request: Request<Full<Bytes>>) -> Met {
         let mut request = request.map(RequestBody::from);
+        let contract = self.instance.contract();
+        let switches = contract.ask_to_switch(request.headers_mut(), self.offer.upgrade.as_deref());
         let mut stream = None;
-        if self.offer.body {
+        if self.offer.body || switches {
             let opened = match self.open().await {
                 Ok(opened) => opened,
                 // Nothing ran.
                 Err(error) => return Met::Reply(Attempted::not(Outcome::NotHere, error.to_string())),
             };
-            *request.body_mut() = RequestBody::Coming(Arc::clone(&opened.inflow));
+            // What a client sends after a switch is no body of its request.
+            if self.offer.body {
+                *request.body_mut() = RequestBody::Coming(Arc::clone(&opened.inflow));
+            }
             stream = Some(opened);
         }
         let until = Instant::now() + self.limit + KILL_GRACE;
         let exchange = self.instance.exchange(connection, request, Keep::Small);
-        let exchanged = match self.wait(exchange, stream.as_ref(), until).await {
-            Ok(exchanged) => exchanged,
-            Err(met) => return met,
-        };
-        match exchanged {
+        match self.wait(exchange, stream.as_ref(), until).await {
+            Ok(Ok(Exchanged::Switched(switched))) if switches => self.tunnel(*switched, stream).await,
+            Ok(exchanged) => self.answered(exchanged, stream, until).await,
+            Err(met) => met,
+        }
+    }
+
+    /// What an answer comes to that switches nothing.
+    async fn answered(
+        self,
+        exchanged: Result<Exchanged, ExchangeError>,
+        stream: Option<Open>,
+        until: Instant,
+    ) -> Met {
+        let answer = match exchanged {
             // What was to be sent broke off: the function had nothing to answer.
             Err(ExchangeError::Broken(_)) if stream.as_ref().is_some_and(|open| open.inflow.broke_off()) => {
-                failed("the request's body broke off")
+                return failed("the request's body broke off");
             }
-            Err(error) => Met::Reply(judge(self.instance, Err(error)).await),
-            Ok(Exchanged::Whole(response)) => {
-                Met::Reply(judge(self.instance, Ok(self.instance.contract().read(response))).await)
-            }
-            Ok(Exchanged::Coming(answering)) => self.answer(*answering, stream, until).await,
-        }
+            Ok(Exchanged::Coming(answering)) => return self.answer(*answering, stream, until).await,
+            Ok(Exchanged::Whole(response)) => Ok(self.instance.contract().read(response)),
+            Ok(Exchanged::Switched(_)) => Ok(Answer::Nonsense(UNASKED)),
+            Err(error) => Err(error),
+        };
+        Met::Reply(judge(self.instance, answer).await)
     }
 
     async fn open(&self) -> Result<Open, OpenError> {

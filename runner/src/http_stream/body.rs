@@ -100,9 +100,23 @@ impl Inflow {
         })
     }
 
+    /// The next piece; `None` at its end.
+    pub(crate) async fn next(&self) -> Option<Result<Bytes, BrokenOff>> {
+        loop {
+            match std::future::poll_fn(|cx| self.poll(cx)).await? {
+                Err(error) => return Some(Err(error)),
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some(Ok(data));
+                    }
+                }
+            }
+        }
+    }
+
     /// Lets go what still comes, until the gateway has ended its half.
     pub(crate) async fn drain(&self) {
-        while let Some(Ok(_)) = std::future::poll_fn(|cx| self.poll(cx)).await {}
+        while let Some(Ok(_)) = self.next().await {}
     }
 
     /// Something moved, in either direction.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use funcatron_broker::message::DIRECT_BYTES_MIN;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Request, Response, response};
+use http::{HeaderMap, Request, Response, StatusCode, response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use super::body::RequestBody;
 use super::endpoint::Stream;
 use super::socket::ConnectError;
+use super::switched::Switched;
 use crate::config::Endpoint;
 
 /// The broker takes messages of 16 MiB: an answer beyond this could not be sent with its headers.
@@ -90,6 +91,8 @@ pub(crate) enum Exchanged {
     Whole(Response<Bytes>),
     /// It has begun.
     Coming(Box<Answering>),
+    /// There is none: the connection speaks another protocol from here on.
+    Switched(Box<Switched>),
 }
 
 impl Pool {
@@ -119,6 +122,9 @@ impl Pool {
         keep: Keep,
     ) -> Result<Exchanged, ExchangeError> {
         let (head, mut body) = connection.send(request).await?.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Exchanged::Switched(Box::new(Switched { head, connection })));
+        }
         let whole = match keep {
             Keep::Small => connection.read_small(&head.headers, &mut body).await?,
             Keep::Whole => Read::Ended(connection.read_whole(Gathered::default(), &mut body).await?),
@@ -182,6 +188,17 @@ impl Connection {
     async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, ExchangeError> {
         let Self { sender, driver, ended } = self;
         drive(driver, ended, sender.send_request(request)).await.map_err(ExchangeError::Broken)
+    }
+
+    /// The connection itself, once HTTP is over on it, and what came behind the last head.
+    pub(super) async fn into_stream(self) -> Result<(Stream, Bytes), ExchangeError> {
+        let Self { sender, mut driver, ended } = self;
+        if !ended {
+            driver.as_mut().await.map_err(ExchangeError::Broken)?;
+        }
+        drop(sender);
+        let http1::Parts { io, read_buf, .. } = Pin::into_inner(driver).into_parts();
+        Ok((io.into_inner(), read_buf))
     }
 
     /// The next piece of a body; `None` at its end.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use funcatron_broker::link::Envelope;
 use funcatron_broker::message::Call;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 
 use super::answer::{self, Answer};
@@ -54,6 +54,16 @@ impl Contract {
             Self::Fn => answer::read(answer),
             Self::Http => plain::read(answer),
         }
+    }
+
+    /// Has a request ask for a protocol to go on in, where its function may grant that; says whether it does.
+    pub(crate) fn ask_to_switch(self, headers: &mut HeaderMap, protocol: Option<&str>) -> bool {
+        self == Self::Http && plain::ask_to_switch(headers, protocol)
+    }
+
+    /// The headers that travel of an answer that grants it, or why it grants something else.
+    pub(crate) fn switched(headers: HeaderMap) -> Result<HeaderMap, &'static str> {
+        plain::switched(headers)
     }
 
     /// Whether time that runs out, or an answer that makes no sense, speaks against the process. A library of Fn's keeps

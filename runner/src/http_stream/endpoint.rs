@@ -1,9 +1,12 @@
 //! Where a function listens, and the way there. Sends nothing by itself.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_util::either::Either;
 
 use super::contract::Contract;
@@ -12,6 +15,9 @@ use crate::config::Endpoint;
 
 /// The pod's own addresses, in both families: a server told to listen on `localhost` may have chosen either.
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// Within a pod a connection is made in microseconds: a server that takes none for so long has its backlog full.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to a function.
 pub(crate) type Stream = Either<UnixStream, TcpStream>;
@@ -31,7 +37,9 @@ impl Endpoint {
             Self::Fn(socket) => socket::connect(socket).await.map(Either::Left),
             Self::Http(port) => {
                 let addresses = LOOPBACK.map(|address| SocketAddr::new(address, *port));
-                let stream = TcpStream::connect(&addresses[..]).await.map_err(ConnectError::Connect)?;
+                let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(&addresses[..])).await;
+                let connected = connecting.unwrap_or_else(|late| Err(io::Error::from(late)));
+                let stream = connected.map_err(ConnectError::Connect)?;
                 stream.set_nodelay(true).map_err(ConnectError::Connect)?;
                 Ok(Either::Right(stream))
             }

@@ -9,3 +9,4 @@ pub(crate) mod endpoint;
 mod plain;
 mod request;
 pub(crate) mod socket;
+pub(crate) mod switched;

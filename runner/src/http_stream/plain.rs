@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 use funcatron_broker::link::Envelope;
-use funcatron_broker::message::{Call, Intent};
-use http::header::{CONNECTION, HOST};
+use funcatron_broker::message::{Call, Intent, WEBSOCKET};
+use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
@@ -47,6 +47,27 @@ pub(super) fn read<B>(answer: Response<B>) -> Answer<B> {
     Answer::Answered { status: head.status, headers: travelling(head.headers), body }
 }
 
+/// Has a request ask for a WebSocket, where its client does: the one protocol that goes on over a stream.
+pub(super) fn ask_to_switch(headers: &mut HeaderMap, protocol: Option<&str>) -> bool {
+    let asks = protocol == Some(WEBSOCKET);
+    if asks {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+    }
+    asks
+}
+
+/// What travels of an answer with status 101, which must name the protocol that was asked for (RFC 9110, 15.2.2).
+pub(super) fn switched(headers: HeaderMap) -> Result<HeaderMap, &'static str> {
+    let granted =
+        headers.get(UPGRADE).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
+    if granted {
+        Ok(travelling(headers))
+    } else {
+        Err("the function switched to a protocol that nobody asked for")
+    }
+}
+
 /// The client's headers as they came, but none that is the hop's or the platform's to say. There is one `Host`.
 fn take(own: &mut HeaderMap, headers: HeaderMap) {
     each(headers, |name, value| {
@@ -76,7 +97,7 @@ fn path_and_query(url: &str) -> &str {
 }
 
 /// Leaves of an answer's headers what travels: those that `Connection` lists stay with it (RFC 9110, 7.6.1).
-pub(super) fn travelling(mut headers: HeaderMap) -> HeaderMap {
+fn travelling(mut headers: HeaderMap) -> HeaderMap {
     let listed: Vec<HeaderName> = listed(&headers).filter_map(|name| name.parse().ok()).collect();
     for name in &listed {
         headers.remove(name);

@@ -118,6 +118,31 @@ fn a_status_that_is_none_is_nonsense() {
 }
 
 #[test]
+fn a_websocket_is_asked_for_where_the_client_does_and_nothing_else_is() {
+    let mut headers = HeaderMap::new();
+    assert!(!ask_to_switch(&mut headers, None) && !ask_to_switch(&mut headers, Some("h2c")));
+    assert!(headers.is_empty());
+    assert!(ask_to_switch(&mut headers, Some("websocket")));
+    assert_eq!(
+        (&headers["connection"], &headers["upgrade"]),
+        (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap())
+    );
+}
+
+#[test]
+fn a_switch_to_what_was_asked_for_travels_without_what_the_hop_says() {
+    let of = |upgrade: &'static str| {
+        let headers = [("connection", "Upgrade"), ("upgrade", upgrade), ("sec-websocket-accept", "x")];
+        let headers =
+            headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        switched(HeaderMap::from_iter(headers))
+    };
+    let headers = of("WebSocket").unwrap();
+    assert_eq!((headers.len(), &headers["sec-websocket-accept"]), (1, &"x".parse().unwrap()));
+    assert!(of("h2c").is_err() && switched(HeaderMap::new()).is_err());
+}
+
+#[test]
 fn what_speaks_of_the_connection_stays_there() {
     let answer = answer(
         200,
