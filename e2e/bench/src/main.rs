@@ -8,6 +8,7 @@
 mod confirms;
 mod cpu;
 mod drive;
+mod flood;
 mod function;
 mod idle;
 mod lanes;
@@ -129,6 +130,8 @@ enum Part {
         #[arg(long)]
         connections: usize,
     },
+    /// One App's flood beside another App
+    Flood(flood::Arguments),
     /// HTTP clients
     Load {
         #[arg(long)]
@@ -161,6 +164,7 @@ fn main() -> Result<()> {
         Part::Proxy { folder } => proxy::serve(&folder),
         Part::Idle { to, connections } => idle::hold(to, connections),
         Part::Load { to } => load::load(to),
+        Part::Flood(arguments) => flood::run(&amqp, arguments),
     }
 }
 
