@@ -1,4 +1,4 @@
-# The one image: operator, gateway, runner and ledger are modes of the one binary.
+# The one image: operator, gateway, runner, bridge and ledger are modes of the one binary.
 # The context is a folder with the binary that `cargo build --release --locked` made; the base brings glibc and the
 # certificate authorities.
 ARG BASE=buildpack-deps:trixie-curl

@@ -38,21 +38,29 @@ pub struct Properties {
     pub reply_to: Option<String>,
     /// The media type of the body.
     pub content_type: Option<String>,
+    /// How the body is packed, such as `gzip`; never written here, but others' events may say it.
+    pub content_encoding: Option<String>,
+    /// What program sent it; likewise.
+    pub app_id: Option<String>,
     /// Who says to have sent it; the broker refuses a lie, but not an absence.
     pub user_id: Option<String>,
     /// Milliseconds until the broker may drop it.
     pub expiration_ms: Option<u64>,
     /// Unix seconds at which it was sent.
     pub timestamp_s: Option<u64>,
+    /// How it is ranked in a queue that ranks; never written here, but others' events may say it.
+    pub priority: Option<u8>,
     /// Whether it survives the broker's restart, in a durable queue.
     pub persistent: bool,
 }
 
 impl Properties {
     /// Those that AMQP carries as short strings.
-    pub(crate) fn texts(&self) -> [Option<&str>; 6] {
-        let Self { kind, message_id, correlation_id, reply_to, content_type, user_id, .. } = self;
-        [kind, message_id, correlation_id, reply_to, content_type, user_id].map(Option::as_deref)
+    pub(crate) fn texts(&self) -> [Option<&str>; 8] {
+        let Self { kind, message_id, correlation_id, reply_to, content_type, .. } = self;
+        let Self { content_encoding, app_id, user_id, .. } = self;
+        [kind, message_id, correlation_id, reply_to, content_type, content_encoding, app_id, user_id]
+            .map(Option::as_deref)
     }
 }
 

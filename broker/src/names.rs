@@ -12,6 +12,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 const LABEL_BYTES_MAX: usize = 63;
 /// Leaves room for all other parts at their longest within `NAME_BYTES_MAX`.
 const INSTALLATION_BYTES_MAX: usize = 20;
+/// What stands before a Trigger's name in its bridge's exchange.
+const BRIDGE: &str = "bridge";
 /// Names that begin so belong to the broker.
 const RESERVED: &str = "amq";
 /// The routing key under which runners' reports reach the operator's queue.
@@ -257,6 +259,11 @@ impl AppNames {
         Ok(ExchangeName(format!("{}.x.{}", self.prefix, label("exchange", exchange)?)))
     }
 
+    /// What a Trigger's bridge puts its messages into. No exchange of a manifest's has a dot.
+    pub fn bridge_exchange(&self, trigger: &str) -> Result<ExchangeName, NameError> {
+        Ok(ExchangeName(format!("{}.x.{BRIDGE}.{}", self.prefix, label("trigger", trigger)?)))
+    }
+
     /// What the App's user may do: its runners' own queues, the replies and its own exchanges, no more.
     pub fn permissions(&self) -> Permissions {
         // Patterns match anywhere unless anchored, and a dot stands for any character unless escaped;
@@ -314,6 +321,8 @@ pub enum AppObject {
     Cancel,
     /// An event exchange, with its name in manifests.
     Exchange(String),
+    /// A bridge's exchange, with its Trigger.
+    Bridge(String),
     /// The App's user.
     User,
 }
@@ -329,6 +338,9 @@ impl Meaning {
             ["ledger"] => Some(Self::Ledger),
             ["gw", _] => Some(Self::Gateway),
             [namespace, app, "cancel"] => Some(Self::app(namespace, app, AppObject::Cancel)),
+            [namespace, app, "x", BRIDGE, trigger] => {
+                Some(Self::app(namespace, app, AppObject::Bridge(trigger.to_owned())))
+            }
             [namespace, app, kind, rest] => Some(Self::app(namespace, app, AppObject::of(kind, rest)?)),
             _ => None,
         }

@@ -230,6 +230,17 @@ pub fn trigger(
     Ok(items)
 }
 
+/// What a Trigger of a queue on another broker needs: the exchange that its bridge publishes to, with whatever keys the
+/// messages had there, the Fn's durable queue, and the binding between.
+pub fn bridge(names: &AppNames, fn_name: &str, trigger: &str) -> Result<Vec<Item>, NameError> {
+    let exchange = names.bridge_exchange(trigger)?;
+    let mut items = durable(names, fn_name)?;
+    items.push(Item::Exchange { name: names.event_replies(), kind: ExchangeKind::Direct });
+    items.push(Item::Exchange { name: exchange.clone(), kind: ExchangeKind::Fanout });
+    items.push(Item::Binding { exchange, queue: names.durable_queue(fn_name)?, key: String::new() });
+    Ok(items)
+}
+
 fn queue(name: QueueName, kind: QueueKind, length_max: u32, overflow: Overflow) -> Item {
     Item::Queue { name, spec: QueueSpec::plain(kind, length_max, overflow) }
 }

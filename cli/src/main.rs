@@ -1,5 +1,6 @@
-//! `funcatron`: the one binary. On a cluster it is operator, gateway, runner or ledger; on a laptop it is `dev`.
+//! `funcatron`: the one binary. On a cluster it is operator, gateway, runner, bridge or ledger; on a laptop it is `dev`.
 
+mod bridge;
 mod dev;
 mod gateway;
 mod installation;
@@ -40,6 +41,7 @@ enum Mode {
     Operator(operator::OperatorArgs),
     Gateway(gateway::GatewayArgs),
     Runner(runner::RunnerArgs),
+    Bridge(bridge::BridgeArgs),
     Ledger(ledger::LedgerArgs),
     Ready(ready::ReadyArgs),
 }
@@ -51,8 +53,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(&cli);
     let mut threads = match cli.mode {
-        // A runner serves one pod's functions: one thread is enough, and it wakes no other for every call.
-        Mode::Runner(_) => tokio::runtime::Builder::new_current_thread(),
+        // A runner serves one pod's functions, a bridge one App's queues: one thread is enough, and it wakes no other
+        // for every call.
+        Mode::Runner(_) | Mode::Bridge(_) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     match threads.enable_all().build() {
@@ -76,6 +79,7 @@ async fn run(cli: Cli) -> ExitCode {
         Mode::Operator(args) => Box::pin(operator::run(args, shutdown)).await,
         Mode::Gateway(args) => Box::pin(gateway::run(args, shutdown)).await,
         Mode::Runner(args) => Box::pin(runner::run(args, shutdown)).await,
+        Mode::Bridge(args) => Box::pin(bridge::run(args, shutdown)).await,
         Mode::Ledger(args) => Box::pin(ledger::run(args, shutdown)).await,
         Mode::Ready(args) => ready::run(&args),
     };

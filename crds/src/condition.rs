@@ -121,6 +121,10 @@ reasons! {
     Suspended,
     /// A schedule may not fire before an earlier call is over, and nobody knows whether it is.
     EarlierUnknown,
+    /// Its bridge has not said yet how it stands with its queue.
+    BridgeStarting,
+    /// Its queue, on a broker of the user's own, cannot be taken from.
+    QueueUnavailable,
     /// The operator has not got to it yet.
     Pending,
     /// A field's value cannot be honoured.

@@ -5,6 +5,7 @@
 pub mod address;
 #[allow(unreachable_pub, reason = "the expansion of KubeSchema repeats the struct within a function")]
 mod app;
+mod bridge;
 pub mod bundle;
 mod condition;
 mod definitions;
@@ -27,6 +28,7 @@ mod trigger;
 
 pub use address::{AddressError, SigningKey};
 pub use app::{App, AppLimits, AppRetention, AppRunners, AppSpec, AppStatus, RecordedCalls};
+pub use bridge::{BridgedQueue, PREFETCH_DEFAULT};
 pub use bundle::BundleError;
 pub use condition::{
     ConditionStatus, ConditionType, MESSAGE_BYTES_MAX, Reason, find_condition, is_true, remove_condition,
@@ -53,7 +55,8 @@ pub use route::{
 pub use schema::{CONFLICT_LENGTH_MAX, CONFLICTS_MAX, HOSTNAMES_MAX, URLS_MAX};
 pub use trigger::{
     ConcurrencyPolicy, EXCHANGE_RESERVED, EXCHANGE_RESERVED_MESSAGE, FiredCall, Firing, HttpTrigger,
-    JITTER_MAX, ONE_SOURCE, QueueTrigger, ScheduleTrigger, Trigger, TriggerSpec, TriggerStatus,
+    JITTER_MAX, ONE_QUEUE, ONE_SOURCE, QueueBroker, QueueTrigger, ScheduleTrigger, SecretKeyRef, Trigger,
+    TriggerSpec, TriggerStatus,
 };
 
 /// The API group of every kind.

@@ -33,6 +33,8 @@ pub const PART_APP_TABLE: &str = "app-table";
 pub const PART_BUNDLE: &str = "bundle";
 /// A runner's Deployment.
 pub const PART_RUNNER: &str = "runner";
+/// An App's bridge.
+pub const PART_BRIDGE: &str = "bridge";
 /// An App's broker credentials.
 pub const PART_BROKER: &str = "broker";
 
@@ -82,6 +84,11 @@ pub fn dedicated_runner(revision: &RevisionName) -> String {
     revision.as_str().to_owned()
 }
 
+/// Deployment of an App's bridge, in the App's namespace.
+pub fn bridge(app: &str) -> String {
+    format!("{app}-funcatron-bridge")
+}
+
 /// Secret with an App's broker URL, in the App's namespace.
 pub fn broker_secret(app: &str) -> String {
     format!("{app}-funcatron-broker")
@@ -105,6 +112,7 @@ mod tests {
         for label in [
             shared_runners(&name, &name),
             broker_secret(&name),
+            bridge(&name),
             dedicated_runner(&RevisionName::new(&name, "0123abcd").unwrap()),
         ] {
             assert!(label.len() <= LABEL_LENGTH_MAX, "{label}");
@@ -119,6 +127,7 @@ mod tests {
         assert_eq!(bundle("team-a", "shop", &digest), format!("bundle.team-a.shop.{}", &digest.hex()[..32]));
         assert_eq!(shared_runners("shop", "python"), "shop-python-runners");
         assert_eq!(broker_secret("shop"), "shop-funcatron-broker");
+        assert_eq!(bridge("shop"), "shop-funcatron-bridge");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct TriggerSpec {
     #[serde(rename = "fn")]
     #[schemars(length(min = 1, max = 40), regex(pattern = schema::NAME))]
     pub fn_name: String,
-    /// Messages of an exchange of the App.
+    /// Messages of an exchange of the App, or of a queue on a broker of the user's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueTrigger>,
     /// Requests to `/t/<namespace>/<app>/<source>`.
@@ -62,7 +62,7 @@ pub struct TriggerSpec {
     #[serde(default, rename = "async", skip_serializing_if = "Option::is_none")]
     pub is_async: Option<bool>,
     /// Starts nothing while true, as of a CronJob: a path answers 404 and stays its own, the exchange's messages pass
-    /// by, times pass; default false.
+    /// by, a queue's stay there, times pass; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 }
@@ -102,18 +102,69 @@ pub const EXCHANGE_RESERVED: &str = "replies";
 pub const EXCHANGE_RESERVED_MESSAGE: &str =
     "spec.queue.exchange: replies to events go through the App's exchange `replies`: choose another name";
 
-/// A binding of the Fn's durable queue to the App's own topic exchange of that name.
+/// What a queue Trigger is told that is neither the one nor the other.
+pub const ONE_QUEUE: &str = "spec.queue: set either `exchange`, and `bindingKey` with it, or `broker` and `name`, and `prefetch` with them";
+
+/// Messages of the App's own topic exchange `exchange`, or of the queue `name` on a `broker` of the user's own.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.exchange) != has(self.broker) && has(self.broker) == has(self.name) && (has(self.exchange) || !has(self.bindingKey)) && (has(self.broker) || !has(self.prefetch))")
+        .message(ONE_QUEUE)
+)]
 pub struct QueueTrigger {
     /// The exchange's name within the App, a DNS label; `replies` is the platform's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40), regex(pattern = schema::NAME))]
     #[x_kube(validation = Rule::new("self != 'replies'").message(EXCHANGE_RESERVED_MESSAGE))]
-    pub exchange: String,
+    pub exchange: Option<String>,
     /// A topic pattern; default `#`, every message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = "^[!-~]+$"))]
     pub binding_key: Option<String>,
+    /// A RabbitMQ of the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<QueueBroker>,
+    /// The queue there, which the user has declared; it is only taken from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[ -~]+$"))]
+    pub name: Option<String>,
+    /// How many of its messages are on their way at once; default 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub prefetch: Option<u16>,
+}
+
+impl QueueTrigger {
+    /// Whether it is one of the two forms, whole.
+    pub fn is_one(&self) -> bool {
+        let Self { exchange, binding_key, broker, name, prefetch } = self;
+        match (exchange, broker, name) {
+            (Some(_), None, None) => prefetch.is_none(),
+            (None, Some(_), Some(_)) => binding_key.is_none(),
+            _ => false,
+        }
+    }
+}
+
+/// Where a RabbitMQ of the user's own is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueBroker {
+    /// The key of a Secret in the same namespace whose value is `amqps://user:password@host:5671/vhost`, or `amqp://`;
+    /// the vhost `/` is `%2f`.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// A key of a named Secret.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::OBJECT_NAME))]
+    pub name: String,
+    /// The key within it.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::OBJECT_KEY))]
+    pub key: String,
 }
 
 /// A path below `/t/<namespace>/<app>`.

@@ -244,6 +244,18 @@ fn a_trigger_is_a_queue_a_path_or_times() {
     accepted("Trigger", json!({"fn": "a", "queue": {"exchange": "b"}, "suspend": true}));
     accepted("Trigger", json!({"fn": "a", "schedule": {"cron": "@daily"}}));
     refused("Trigger", json!({"fn": "a", "queue": {"exchange": "replies"}}), "choose another name");
+    let broker = json!({"secretKeyRef": {"name": "rabbit", "key": "url"}});
+    accepted("Trigger", json!({"fn": "a", "queue": {"broker": broker, "name": "orders", "prefetch": 7}}));
+    for queue in [
+        json!({}),
+        json!({"broker": broker}),
+        json!({"name": "orders"}),
+        json!({"exchange": "b", "broker": broker, "name": "orders"}),
+        json!({"exchange": "b", "prefetch": 7}),
+        json!({"broker": broker, "name": "orders", "bindingKey": "#"}),
+    ] {
+        refused("Trigger", json!({"fn": "a", "queue": queue}), "either `exchange`");
+    }
     refused("Trigger", json!({"fn": "a"}), one);
     refused("Trigger", json!({"queue": {}, "http": {"source": "/"}}), one);
     refused("Trigger", json!({"queue": {}, "schedule": {}}), one);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use funcatron_crds::RevisionName;
 use funcatron_routing::{Conflict, RouteKey, RouteTable, conflicts};
@@ -14,6 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::app::ledger::Wish;
 use crate::function::decide::{Load, Retirement};
 use crate::keys::Name;
+use crate::trigger::bridged::{Bridging, Heard, judge};
 
 /// Reported revisions remembered for each Fn: its history and a few that reports may race ahead with.
 const LOADS_MAX: usize = 16;
@@ -72,6 +73,7 @@ pub(crate) struct DurableLook {
 pub(crate) struct Memory {
     fns: Mutex<HashMap<Name, FnMemory>>,
     durable_looks: Mutex<HashMap<Name, DurableLook>>,
+    heard: Mutex<HashMap<Name, Heard>>,
     wishes: Mutex<HashMap<Name, Wish>>,
     suspect_bindings: Mutex<BTreeSet<(Name, String)>>,
     routes: Mutex<BTreeMap<Name, Compiled>>,
@@ -107,6 +109,36 @@ impl Memory {
     /// The next look is as the first.
     pub(crate) fn forget_durable_look(&self, trigger: &Name) {
         self.durable_looks.lock().remove(trigger);
+    }
+
+    /// Keeps a bridge's word on a Trigger, whose caller knows that it stands; whether it is news.
+    pub(crate) fn hear(&self, trigger: &Name, heard: Heard) -> bool {
+        let told = (heard.configured.clone(), heard.word.clone());
+        let before = self.heard.lock().insert(trigger.clone(), heard);
+        before.is_none_or(|before| (before.configured, before.word) != told)
+    }
+
+    /// How a Trigger stands with its bridge. One of which nothing was heard is waited for from now on.
+    pub(crate) fn bridging(&self, trigger: &Name, configured: &str, now: Instant) -> Bridging {
+        let mut all = self.heard.lock();
+        let awaited = || Heard { configured: configured.to_owned(), word: None, at: now };
+        let heard = all.entry(trigger.clone()).or_insert_with(awaited);
+        if heard.configured != configured {
+            *heard = awaited();
+        }
+        judge(heard, configured, now)
+    }
+
+    /// While the broker is away nobody's silence means anything.
+    pub(crate) fn excuse_bridge(&self, trigger: &Name, now: Instant) {
+        if let Some(heard) = self.heard.lock().get_mut(trigger) {
+            heard.at = now;
+        }
+    }
+
+    /// The Trigger is gone.
+    pub(crate) fn forget_bridge(&self, trigger: &Name) {
+        self.heard.lock().remove(trigger);
     }
 
     /// What the ledger was told that an App wants.

@@ -1,9 +1,11 @@
 //! Runners' reports: read as hostile, believed only of the App whose broker user sent them, then remembered.
 
+mod bridge;
+
 use std::sync::Arc;
 
 use funcatron_broker::link::{ConsumeOptions, Envelope, Event, Link, LinkError};
-use funcatron_broker::message::{DurableQueue, Report, ReportEvent};
+use funcatron_broker::message::{BridgeReport, DurableQueue, Report, ReportEvent};
 use funcatron_crds::RevisionName;
 use funcatron_crds::names::{LABEL_APP, LABEL_FN, LABEL_REVISION};
 use k8s_openapi::api::core::v1::Pod;
@@ -77,9 +79,12 @@ pub(crate) async fn consume(ctx: &Context, link: Arc<dyn Link>) -> Result<(), Li
     let mut consumer = link.consume(&queue, options).await?;
     while let Some(Event::Delivery(mut delivery)) = consumer.next().await {
         let envelope = delivery.take_envelope();
-        let fate = match DurableQueue::is(&envelope) {
-            true => durable_queue(ctx, &envelope, &delivery.exchange),
-            false => report(ctx, &envelope).await,
+        let fate = if DurableQueue::is(&envelope) {
+            durable_queue(ctx, &envelope, &delivery.exchange)
+        } else if BridgeReport::is(&envelope) {
+            bridge::take(ctx, &envelope)
+        } else {
+            report(ctx, &envelope).await
         };
         ctx.metrics.report(fate);
         delivery.ack().await?;

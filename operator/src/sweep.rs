@@ -85,6 +85,7 @@ fn is_orphan(caches: &Caches, meaning: &Meaning) -> bool {
             Err(_) => true,
         },
         AppObject::Durable(name) | AppObject::Dead(name) => !fn_of_app(name),
+        AppObject::Bridge(trigger) => !caches.triggers.stands(namespace, trigger),
         AppObject::Exchange(_)
         | AppObject::Wake(_)
         | AppObject::Runner
@@ -213,6 +214,7 @@ mod tests {
             "i.team-a.shop.rev.gone-0123abcd",
             "i.team-a.shop.fn.gone",
             "i.team-a.shop.dead.gone",
+            "i.team-a.shop.x.bridge.gone",
         ] {
             assert!(orphan(name), "{name}");
         }

@@ -74,6 +74,9 @@ pub(crate) fn on_trigger(ctx: &Context, touched: &Touched<Trigger>) {
         return;
     }
     ctx.memory.forget_durable_look(&touched.name);
+    if touched.after.is_none() {
+        ctx.memory.forget_bridge(&touched.name);
+    }
     for trigger in [&touched.before, &touched.after].into_iter().flatten() {
         let spec = &trigger.spec;
         ctx.queue.add(Key::new(Kind::Fn, namespace, &spec.fn_name));

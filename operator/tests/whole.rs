@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail it by panicking, as the test itself does")]
 
+#[path = "whole/bridges.rs"]
+mod bridges;
 mod fake;
 #[path = "whole/policies.rs"]
 mod policies;

@@ -32,9 +32,12 @@ pub(super) fn outgoing(envelope: Envelope) -> (BasicProperties, Bytes) {
         correlation_id,
         reply_to,
         content_type,
+        content_encoding,
+        app_id,
         user_id,
         expiration_ms,
         timestamp_s,
+        priority,
         persistent,
     } = properties;
     let mut out = BasicProperties::default()
@@ -45,7 +48,12 @@ pub(super) fn outgoing(envelope: Envelope) -> (BasicProperties, Bytes) {
     out = with(out, correlation_id, BasicProperties::with_correlation_id);
     out = with(out, reply_to, BasicProperties::with_reply_to);
     out = with(out, content_type, BasicProperties::with_content_type);
+    out = with(out, content_encoding, BasicProperties::with_content_encoding);
+    out = with(out, app_id, BasicProperties::with_app_id);
     out = with(out, user_id, BasicProperties::with_user_id);
+    if let Some(priority) = priority {
+        out = out.with_priority(priority);
+    }
     if let Some(ms) = expiration_ms {
         out = out.with_expiration(ms.min(EXPIRATION_MS_MAX).to_string().into());
     }
@@ -99,9 +107,12 @@ pub(super) fn incoming(properties: &BasicProperties, body: Vec<u8>) -> Envelope 
         correlation_id: text(properties.correlation_id()),
         reply_to: text(properties.reply_to()),
         content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
+        app_id: text(properties.app_id()),
         user_id: text(properties.user_id()),
         expiration_ms: expiration.and_then(|ms| ms.as_str().parse().ok()),
         timestamp_s: *properties.timestamp(),
+        priority: *properties.priority(),
         persistent: *properties.delivery_mode() == Some(PERSISTENT),
     };
     let headers = properties.headers().as_ref().map(headers).unwrap_or_default();

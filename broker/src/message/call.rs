@@ -160,13 +160,12 @@ impl Call {
         let properties = Properties {
             kind: Some(KIND.to_owned()),
             message_id: Some(self.id.to_string()),
-            correlation_id: None,
             reply_to: self.reply_to.clone(),
             content_type: http_headers::content_type(&self.headers).map(str::to_owned),
-            user_id: None,
             expiration_ms: self.expiration_ms,
             timestamp_s: self.timestamp_s,
             persistent: self.persistent,
+            ..Properties::default()
         };
         fields::sendable(Envelope { properties, headers, body: self.body.clone() })
     }

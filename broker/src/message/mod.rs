@@ -4,6 +4,7 @@
 //! docs/wire.md says. Tenants' runners write replies and reports, so every envelope is read as hostile:
 //! what is missing, wrongly typed or too much is an error that names it. Never performs I/O.
 
+mod bridge_report;
 mod call;
 pub mod cloud_events;
 mod direct;
@@ -18,6 +19,7 @@ mod reply;
 use std::fmt;
 use std::str::FromStr;
 
+pub use bridge_report::{BridgeReport, BridgeState};
 pub use call::{AGE_DEFAULT_MS, ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
 pub use direct::{
     AnswerHead, AnswerHeadReader, DIRECT_BYTES_MIN, DIRECT_PATH, Offer, ReadHeadError, Token, WEBSOCKET,

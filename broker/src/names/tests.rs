@@ -177,6 +177,7 @@ fn a_name_is_read_back_as_what_it_is() {
         (names.wake_queue("o").unwrap().to_string(), of_app(AppObject::Wake("o".to_owned()))),
         (names.runner_queue("o").unwrap().to_string(), of_app(AppObject::Runner)),
         (names.event_exchange("o").unwrap().to_string(), of_app(AppObject::Exchange("o".to_owned()))),
+        (names.bridge_exchange("o").unwrap().to_string(), of_app(AppObject::Bridge("o".to_owned()))),
         (names.cancel_exchange().to_string(), of_app(AppObject::Cancel)),
         (installation.reply_exchange().to_string(), Some(Meaning::Replies)),
         (installation.reports_queue().to_string(), Some(Meaning::Reports)),

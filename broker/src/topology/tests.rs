@@ -71,6 +71,15 @@ fn a_runner_declares_only_what_its_user_may_configure() {
 }
 
 #[test]
+fn what_a_bridge_brings_reaches_its_fn_whatever_its_key() {
+    let items = bridge(&names(), "mail", "on-order").unwrap();
+    let Some(Item::Binding { exchange, queue, key }) = items.last() else { panic!("a binding, last") };
+    assert_eq!(exchange.as_str(), "inst.team-a.shop.x.bridge.on-order");
+    assert_eq!((queue.as_str(), key.as_str()), ("inst.team-a.shop.fn.mail", ""));
+    assert!(items.contains(&Item::Exchange { name: exchange.clone(), kind: ExchangeKind::Fanout }));
+}
+
+#[test]
 fn what_brings_events_brings_the_way_of_their_replies() {
     let items = trigger(&names(), "mail", "payments", &BindingKey::parse("#").unwrap()).unwrap();
     let replies = Item::Exchange { name: names().event_replies(), kind: ExchangeKind::Direct };

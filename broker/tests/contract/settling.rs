@@ -29,9 +29,12 @@ pub(crate) async fn what_is_published_arrives_unchanged(kit: Box<dyn Kit>) {
         correlation_id: Some("c".to_owned()),
         reply_to: Some("r".to_owned()),
         content_type: Some("text/plain; charset=utf-8".to_owned()),
+        content_encoding: Some("identity".to_owned()),
+        app_id: Some("shop".to_owned()),
         user_id: None,
         expiration_ms: Some(60_000),
         timestamp_s: Some(1_790_000_000),
+        priority: Some(7),
         persistent: true,
     };
     // Larger than one AMQP frame.

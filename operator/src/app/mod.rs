@@ -1,5 +1,7 @@
-//! The App's reconciler: credentials, topology, network policy, shared runners, table; and its end.
+//! The App's reconciler: credentials, topology, network policy, shared runners, bridge, table; and its
+//! end.
 
+mod bridge;
 mod credentials;
 mod delete;
 pub(crate) mod ledger;
@@ -68,6 +70,7 @@ async fn make(ctx: &Context, key: &Name, app: &Arc<App>, facts: &mut Facts) -> R
     ensure_policy(ctx, app).await?;
     let written = credentials::ensure_secret(ctx, app).await?;
     facts.runners = runners::ensure(ctx, key, app).await?;
+    bridge::ensure(ctx, key, app).await?;
     table::publish(ctx, &key.namespace, &key.name).await?;
     credentials::ensure_user(ctx, app, written).await?;
     facts.key_id = Some(ctx.config.signing_key.key_id());

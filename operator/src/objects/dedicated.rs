@@ -59,7 +59,7 @@ pub(crate) fn build(
     let replicas = function.spec.scale.as_ref().and_then(|scale| scale.replicas).unwrap_or(1);
     let (volumes, mounts) = meeting_place(document.contract);
     let pod = Pod {
-        sidecar: function_container(app, function, document, &mounts),
+        sidecar: Some(function_container(app, function, document, &mounts)),
         runner: pods::runner(config, namespace, &document.app, runner_env(document, durable), mounts),
         volumes: [volumes, vec![scratch("function-tmp")]].concat(),
         pull_secrets: function.spec.image_pull_secrets.iter().map(|secret| secret.name.clone()).collect(),

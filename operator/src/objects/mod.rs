@@ -1,6 +1,7 @@
 //! The Kubernetes objects that the operator makes, built from validated input. Pure: takes no client and no clock,
 //! and cannot fail.
 
+pub(crate) mod bridge;
 pub(crate) mod config_maps;
 pub(crate) mod dedicated;
 pub(crate) mod network;

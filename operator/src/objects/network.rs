@@ -1,11 +1,11 @@
-//! The NetworkPolicy of an App's runner pods: nobody may connect to them.
+//! The NetworkPolicy of an App's runner pods and its bridge: nobody may connect to them.
 
 use std::collections::BTreeMap;
 
 use funcatron_crds::App;
-use funcatron_crds::names::{LABEL_APP, LABEL_NAMESPACE, LABEL_PART, PART_RUNNER};
+use funcatron_crds::names::{LABEL_APP, LABEL_NAMESPACE, LABEL_PART, PART_BRIDGE, PART_RUNNER};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::ResourceExt;
 
 use super::{labels, metadata, owner};
@@ -19,9 +19,14 @@ pub(crate) fn name(app: &str) -> String {
 pub(crate) fn build(app: &App) -> NetworkPolicy {
     let (namespace, app_name) = (app.namespace().unwrap_or_default(), app.name_any());
     let selected: BTreeMap<String, String> =
-        [(LABEL_PART, PART_RUNNER), (LABEL_NAMESPACE, namespace.as_str()), (LABEL_APP, app_name.as_str())]
+        [(LABEL_NAMESPACE, namespace.as_str()), (LABEL_APP, app_name.as_str())]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
+    let parts = LabelSelectorRequirement {
+        key: LABEL_PART.to_owned(),
+        operator: "In".to_owned(),
+        values: Some([PART_RUNNER, PART_BRIDGE].map(str::to_owned).into()),
+    };
     NetworkPolicy {
         metadata: metadata(
             name(&app_name),
@@ -30,7 +35,10 @@ pub(crate) fn build(app: &App) -> NetworkPolicy {
             owner(app),
         ),
         spec: Some(NetworkPolicySpec {
-            pod_selector: Some(LabelSelector { match_labels: Some(selected), match_expressions: None }),
+            pod_selector: Some(LabelSelector {
+                match_labels: Some(selected),
+                match_expressions: Some(vec![parts]),
+            }),
             policy_types: Some(vec!["Ingress".to_owned()]),
             ..NetworkPolicySpec::default()
         }),

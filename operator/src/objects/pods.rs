@@ -1,4 +1,4 @@
-//! What shared and dedicated runner pods have in common: the runner container, its credentials, the pod's limits
+//! What runner pods, and bridges, have in common: the runner container, its credentials, the pod's limits
 //! under Pod Security `restricted`.
 
 use std::collections::BTreeMap;
@@ -143,8 +143,8 @@ pub(crate) fn restricted(uid: i64, read_only_root: bool) -> SecurityContext {
 
 /// The parts of a runner pod that vary.
 pub(crate) struct Pod {
-    /// The native sidecar that runs the user's code.
-    pub(crate) sidecar: Container,
+    /// The native sidecar that runs the user's code, where any runs.
+    pub(crate) sidecar: Option<Container>,
     /// The runner container.
     pub(crate) runner: Container,
     /// Volumes of both.
@@ -155,9 +155,10 @@ pub(crate) struct Pod {
 
 /// The pod: no service-account token, no service links, time to drain.
 fn pod_spec(config: &OperatorConfig, pod: Pod) -> PodSpec {
-    let Pod { mut sidecar, runner, mut volumes, mut pull_secrets } = pod;
+    let Pod { sidecar, runner, mut volumes, mut pull_secrets } = pod;
     // A native sidecar starts first and is stopped last, so a drain still has its function.
-    sidecar.restart_policy = Some("Always".to_owned());
+    let always = || Some("Always".to_owned());
+    let sidecar = sidecar.map(|sidecar| vec![Container { restart_policy: always(), ..sidecar }]);
     volumes.push(scratch("runner-tmp"));
     pull_secrets.extend(config.image_pull_secrets.iter().cloned());
     pull_secrets.sort();
@@ -178,7 +179,7 @@ fn pod_spec(config: &OperatorConfig, pod: Pod) -> PodSpec {
         image_pull_secrets: Some(
             pull_secrets.into_iter().map(|name| LocalObjectReference { name }).collect(),
         ),
-        init_containers: Some(vec![sidecar]),
+        init_containers: sidecar,
         containers: vec![runner],
         volumes: Some(volumes),
         ..PodSpec::default()

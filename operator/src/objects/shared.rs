@@ -48,7 +48,7 @@ pub(crate) fn build(
     let (config_volumes, config_mounts) = config_volumes(objects);
     let runner_mounts = [vec![mount("run", RUN_DIR)], config_mounts].concat();
     let pod = Pod {
-        sidecar: host(config, host_image, resources.as_ref()),
+        sidecar: Some(host(config, host_image, resources.as_ref())),
         runner: pods::runner(config, &namespace, &name, runner_env(runtime), runner_mounts),
         volumes: [vec![scratch("run"), scratch("host-tmp")], config_volumes].concat(),
         pull_secrets: vec![],

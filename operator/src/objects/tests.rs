@@ -1,13 +1,14 @@
 use std::collections::BTreeSet;
 
+use funcatron_crds::names::LABEL_PART;
 use funcatron_crds::{
-    App, AppRunners, AppSpec, Contract, Digest, EnvVar, EnvVarSource, FnScale, FnSource, FnSpec, Function,
-    KeySelector, LocalObjectReference, ObjectKind, RunDocument,
+    App, AppRunners, AppSpec, BridgedQueue, Contract, Digest, EnvVar, EnvVarSource, FnScale, FnSource, FnSpec,
+    Function, KeySelector, LocalObjectReference, ObjectKind, RunDocument, SecretKeyRef,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
-use super::{config_maps, dedicated, network, revisions, secret, shared};
+use super::{bridge, config_maps, dedicated, network, revisions, secret, shared};
 use crate::config::{BrokerAddress, OperatorConfig};
 
 pub(crate) fn config() -> OperatorConfig {
@@ -87,6 +88,42 @@ fn built_dedicated() -> Value {
     value(&dedicated::build(&config(), &app(), &function, &document(&function), true))
 }
 
+fn bridged(trigger: &str, secret: &str) -> bridge::Bridged {
+    let queue = BridgedQueue {
+        trigger: trigger.into(),
+        queue: "orders".into(),
+        prefetch: 50,
+        configured: "0123456789abcdef".into(),
+    };
+    (queue, SecretKeyRef { name: secret.into(), key: "url".into() })
+}
+
+fn built_bridge() -> Value {
+    value(&bridge::build(&config(), &app(), &[bridged("on-order", "rabbit"), bridged("on-paid", "bank")]))
+}
+
+#[test]
+fn a_bridge_has_the_apps_credentials_and_finds_its_brokers_in_files() {
+    let deployment = built_bridge();
+    assert_eq!(deployment["metadata"]["name"], "shop-funcatron-bridge");
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(pod["initContainers"], Value::Null);
+    let container = container(&deployment, "containers", "bridge");
+    assert_eq!(container["args"], json!(["bridge"]));
+    assert_eq!(container["readinessProbe"]["exec"]["command"], json!(["funcatron", "ready"]));
+    let url = &variable(container, "FUNCATRON_AMQP_URL")["valueFrom"]["secretKeyRef"];
+    assert_eq!(url["name"], "shop-funcatron-broker");
+    let told = variable(container, "FUNCATRON_BRIDGE_QUEUES")["value"].as_str().unwrap();
+    let told: Vec<BridgedQueue> = serde_json::from_str(told).unwrap();
+    assert_eq!(told, [bridged("on-order", "rabbit").0, bridged("on-paid", "bank").0]);
+    assert!(mounts(container).contains(&("brokers", "/run/funcatron/brokers")));
+    let volume =
+        pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "brokers").unwrap();
+    let secret = &volume["projected"]["sources"][1]["secret"];
+    assert_eq!(secret["items"], json!([{"key": "url", "path": "on-paid"}]));
+    assert_eq!((&secret["name"], &secret["optional"]), (&json!("bank"), &json!(true)));
+}
+
 fn value(deployment: &Deployment) -> Value {
     serde_json::to_value(deployment).unwrap()
 }
@@ -111,15 +148,14 @@ fn variable<'a>(container: &'a Value, name: &str) -> &'a Value {
 
 #[test]
 fn every_runner_pod_keeps_to_pod_security_restricted_and_holds_no_token() {
-    for deployment in [built_shared(), built_dedicated()] {
+    for deployment in [built_shared(), built_dedicated(), built_bridge()] {
         let pod = &deployment["spec"]["template"]["spec"];
         assert_eq!(pod["automountServiceAccountToken"], false);
         assert_eq!(pod["enableServiceLinks"], false);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-        let both =
-            pod["initContainers"].as_array().unwrap().iter().chain(pod["containers"].as_array().unwrap());
-        for container in both {
+        let sidecars = pod["initContainers"].as_array().into_iter().flatten();
+        for container in sidecars.chain(pod["containers"].as_array().unwrap()) {
             let context = &container["securityContext"];
             assert_eq!(context["allowPrivilegeEscalation"], false);
             assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
@@ -321,11 +357,14 @@ fn the_policy_lets_nothing_into_any_runner_of_the_app() {
     let policy = serde_json::to_value(network::build(&app())).unwrap();
     assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]));
     assert_eq!(policy["spec"]["ingress"], Value::Null);
-    for deployment in [built_shared(), built_dedicated()] {
+    for deployment in [built_shared(), built_dedicated(), built_bridge()] {
         let labels = deployment["spec"]["template"]["metadata"]["labels"].as_object().unwrap();
         for (key, wanted) in policy["spec"]["podSelector"]["matchLabels"].as_object().unwrap() {
             assert_eq!(labels.get(key), Some(wanted));
         }
+        let parts = &policy["spec"]["podSelector"]["matchExpressions"][0];
+        assert_eq!((&parts["key"], &parts["operator"]), (&json!(LABEL_PART), &json!("In")));
+        assert!(parts["values"].as_array().unwrap().contains(&labels[LABEL_PART]));
     }
 }
 

@@ -1,18 +1,22 @@
 //! The Trigger's reconciler: an HTTP Trigger becomes part of its App's table; a queue Trigger becomes an exchange of
-//! the App, the Fn's durable queue and the binding between; a schedule puts calls into that queue.
+//! the App, the Fn's durable queue and the binding between, fed by the App's bridge where its queue is on another
+//! broker; a schedule puts calls into that queue.
 
+pub(crate) mod bridged;
 pub(crate) mod queue;
 mod schedule;
 pub(crate) mod sources;
 mod status;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use funcatron_crds::{
-    EXCHANGE_RESERVED, EXCHANGE_RESERVED_MESSAGE, ONE_SOURCE, Reason, Trigger, TriggerStatus,
+    BridgedQueue, EXCHANGE_RESERVED, EXCHANGE_RESERVED_MESSAGE, ONE_QUEUE, ONE_SOURCE, QueueTrigger, Reason,
+    Trigger, TriggerStatus,
 };
 use kube::ResourceExt;
 
+use self::bridged::Bridging;
 use self::schedule::Looked;
 use self::status::{Facts, Scheduled, next_status};
 use crate::app::table;
@@ -60,6 +64,7 @@ pub(crate) async fn reconcile(ctx: &Context, key: &Name) -> Result<Outcome, Reco
         dead_letters: seen.dead_letters,
         obstacle: error.as_ref().and_then(ReconcileError::obstacle),
         schedule: table.map(|table| Scheduled { seed: table.seed(), history, hold }),
+        bridging: valid.as_ref().ok().and_then(|_| bridging(ctx, key, &trigger, error.as_ref())),
     };
     let written = conclude(ctx, &trigger, &facts, fired).await?;
     match error {
@@ -89,8 +94,8 @@ fn validate(ctx: &Context, key: &Name, trigger: &Trigger) -> Result<Option<Timet
     if !spec.has_one_source() {
         return Err(Refusal::accepted(Reason::Invalid, ONE_SOURCE));
     }
-    if spec.queue.as_ref().is_some_and(|queue| queue.exchange == EXCHANGE_RESERVED) {
-        return Err(Refusal::accepted(Reason::Invalid, EXCHANGE_RESERVED_MESSAGE));
+    if let Some(queue) = &spec.queue {
+        check_queue(queue)?;
     }
     let seed = trigger.metadata.uid.as_deref().unwrap_or_default();
     let table = spec.schedule.as_ref().map(|schedule| Timetable::new(schedule, spec.is_suspended(), seed));
@@ -106,6 +111,10 @@ fn validate(ctx: &Context, key: &Name, trigger: &Trigger) -> Result<Option<Timet
         return Err(Refusal::refs(Reason::FnNotFound, message));
     }
     let siblings = ctx.caches.triggers_of(namespace, &spec.app);
+    let admitted = bridged::admitted(siblings.iter().map(AsRef::as_ref));
+    if bridged::is_bridged(trigger) && !admitted.iter().any(|one| one.name_any() == key.name) {
+        return Err(Refusal::accepted(Reason::Invalid, bridged::TOO_MANY));
+    }
     match sources::owner_of(trigger, siblings.iter().map(AsRef::as_ref)) {
         Some(owner) => {
             let message =
@@ -114,6 +123,30 @@ fn validate(ctx: &Context, key: &Name, trigger: &Trigger) -> Result<Option<Timet
         }
         None => Ok(table),
     }
+}
+
+fn check_queue(queue: &QueueTrigger) -> Result<(), Refusal> {
+    let message = match queue.exchange.as_deref() {
+        Some(EXCHANGE_RESERVED) => EXCHANGE_RESERVED_MESSAGE,
+        _ if !queue.is_one() => ONE_QUEUE,
+        _ => return Ok(()),
+    };
+    Err(Refusal::accepted(Reason::Invalid, message))
+}
+
+/// How it stands with its bridge, where it has one.
+fn bridging(
+    ctx: &Context,
+    key: &Name,
+    trigger: &Trigger,
+    error: Option<&ReconcileError>,
+) -> Option<Bridging> {
+    let queue = BridgedQueue::of(&key.name, &trigger.spec).filter(|_| bridged::is_bridged(trigger))?;
+    let now = Instant::now();
+    if error.is_some() {
+        ctx.memory.excuse_bridge(key, now);
+    }
+    Some(ctx.memory.bridging(key, &queue.configured, now))
 }
 
 /// Writes the status if it differs, and tells people when readiness does. Whether it stands: what someone else wrote

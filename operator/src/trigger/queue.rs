@@ -6,6 +6,7 @@ use std::time::Duration;
 use funcatron_broker::names::{AppNames, BindingKey, ExchangeName};
 use funcatron_broker::topology;
 use funcatron_crds::Trigger;
+use kube::ResourceExt;
 use tracing::info;
 
 use crate::context::{Context, ReconcileError};
@@ -31,7 +32,10 @@ pub(super) async fn make(ctx: &Context, key: &Name, trigger: &Trigger) -> Result
     let names = ctx.names(&key.namespace, &trigger.spec.app)?;
     let fn_name = &trigger.spec.fn_name;
     let items = match wanted(trigger) {
-        Some((exchange, key)) => topology::trigger(&names, fn_name, &exchange, &BindingKey::parse(&key)?)?,
+        Some(Wanted::Exchange(exchange, key)) => {
+            topology::trigger(&names, fn_name, exchange, &BindingKey::parse(key)?)?
+        }
+        Some(Wanted::Bridge) => topology::bridge(&names, fn_name, &trigger.name_any())?,
         None => topology::durable(&names, fn_name)?,
     };
     ctx.broker.ensure(items).await?;
@@ -42,11 +46,20 @@ pub(super) async fn make(ctx: &Context, key: &Name, trigger: &Trigger) -> Result
     Ok(Seen { dead_letters: Some(dead_letters), look_again: Some(wait) })
 }
 
-/// While suspended, none: the exchange's messages pass by.
-fn wanted(trigger: &Trigger) -> Option<(String, String)> {
+/// What feeds the Fn's durable queue.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    /// An exchange of the App, by a key.
+    Exchange(&'a str, &'a str),
+    /// The App's bridge.
+    Bridge,
+}
+
+/// While suspended, none: an exchange's messages pass by, and a queue's stay where they are.
+fn wanted(trigger: &Trigger) -> Option<Wanted<'_>> {
     let queue = trigger.spec.queue.as_ref().filter(|_| !trigger.spec.is_suspended())?;
-    let key = queue.binding_key.clone().unwrap_or_else(|| EVERY_MESSAGE.to_owned());
-    Some((queue.exchange.clone(), key))
+    let Some(exchange) = &queue.exchange else { return Some(Wanted::Bridge) };
+    Some(Wanted::Exchange(exchange, queue.binding_key.as_deref().unwrap_or(EVERY_MESSAGE)))
 }
 
 /// Takes bindings away that no Trigger of the Fn asks for any more.
@@ -65,9 +78,11 @@ pub(crate) async fn unbind_others(ctx: &Context, function: &Name, app: &str) -> 
 }
 
 fn binding(names: &AppNames, trigger: &Trigger) -> Option<Binding> {
-    let (exchange, routing_key) = wanted(trigger)?;
-    let source = names.event_exchange(&exchange).ok()?.as_str().to_owned();
-    Some(Binding { source, routing_key })
+    let (source, routing_key) = match wanted(trigger)? {
+        Wanted::Exchange(exchange, key) => (names.event_exchange(exchange).ok()?, key),
+        Wanted::Bridge => (names.bridge_exchange(&trigger.name_any()).ok()?, ""),
+    };
+    Some(Binding { source: source.as_str().to_owned(), routing_key: routing_key.to_owned() })
 }
 
 /// What stands and is not wanted.
@@ -86,7 +101,11 @@ mod tests {
     }
 
     fn trigger(exchange: &str, binding_key: Option<&str>) -> Trigger {
-        let queue = QueueTrigger { exchange: exchange.into(), binding_key: binding_key.map(str::to_owned) };
+        let queue = QueueTrigger {
+            exchange: Some(exchange.into()),
+            binding_key: binding_key.map(str::to_owned),
+            ..QueueTrigger::default()
+        };
         Trigger::new("t", TriggerSpec { queue: Some(queue), ..TriggerSpec::default() })
     }
 
@@ -95,6 +114,14 @@ mod tests {
         let mut suspended = trigger("payments", None);
         suspended.spec.suspend = Some(true);
         assert_eq!(binding(&names(), &suspended), None);
+    }
+
+    #[test]
+    fn a_bridge_is_bound_by_its_trigger_and_takes_every_key() {
+        let mut bridged = trigger("", None);
+        bridged.spec.queue = Some(QueueTrigger::default());
+        let Binding { source, routing_key } = binding(&names(), &bridged).unwrap();
+        assert_eq!((source.as_str(), routing_key.as_str()), ("i.team-a.shop.x.bridge.t", ""));
     }
 
     #[test]

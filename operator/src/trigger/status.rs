@@ -1,9 +1,10 @@
 //! A Trigger's next status. Pure.
 
-use funcatron_crds::{ConditionType, Reason, Trigger, TriggerStatus};
+use funcatron_crds::{ConditionType, Reason, Trigger, TriggerStatus, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use super::bridged::Bridging;
 use super::schedule::{Hold, write_history};
 use crate::schedule::History;
 use crate::status::{Conditions, Refusal, Verdict};
@@ -18,6 +19,8 @@ pub(super) struct Facts<'a> {
     pub(super) obstacle: Option<(Reason, String)>,
     /// How far its schedule has come.
     pub(super) schedule: Option<Scheduled<'a>>,
+    /// How it stands with its bridge, where it has one.
+    pub(super) bridging: Option<Bridging>,
 }
 
 /// How far a schedule has come.
@@ -37,7 +40,7 @@ pub(super) fn next_status(trigger: &Trigger, facts: &Facts<'_>, own: &str, now: 
     let mut conditions = Conditions::of(&before.conditions, generation, now);
     conditions.set_refusal(facts.refusal.as_ref());
     conditions.set(ConditionType::Ready, ready(trigger, facts));
-    let Facts { refusal, dead_letters, obstacle: _, schedule } = facts;
+    let Facts { refusal, dead_letters, obstacle: _, schedule, bridging: _ } = facts;
     let accepted = refusal.is_none();
     let answers = accepted && !trigger.spec.is_suspended();
     let mut status = TriggerStatus {
@@ -63,7 +66,7 @@ pub(super) fn next_status(trigger: &Trigger, facts: &Facts<'_>, own: &str, now: 
 }
 
 fn ready(trigger: &Trigger, facts: &Facts<'_>) -> Verdict {
-    let Facts { refusal, dead_letters: _, obstacle, schedule } = facts;
+    let Facts { refusal, dead_letters: _, obstacle, schedule, bridging } = facts;
     // What was made for this very spec goes on while the broker is away.
     let made = trigger.status.as_ref().is_some_and(|before| {
         before.observed_generation == trigger.metadata.generation
@@ -76,7 +79,27 @@ fn ready(trigger: &Trigger, facts: &Facts<'_>) -> Verdict {
         (None, Some((reason, message)), _) => (false, *reason, message.clone()),
         (None, None, Some(Hold::Unknown(message))) => (false, Reason::EarlierUnknown, message.clone()),
         (None, None, Some(Hold::Running(message))) => (true, good(trigger), message.clone()),
-        (None, None, None) => (true, good(trigger), String::new()),
+        (None, None, None) => match bridging {
+            None | Some(Bridging::Running) => (true, good(trigger), String::new()),
+            // Another operator has heard of it, and this one will.
+            Some(Bridging::Awaited) if made => (true, good(trigger), String::new()),
+            Some(bridging) => not_bridged(trigger, bridging),
+        },
+    }
+}
+
+fn not_bridged(trigger: &Trigger, bridging: &Bridging) -> Verdict {
+    let deployment = names::bridge(&trigger.spec.app);
+    match bridging {
+        Bridging::Trouble(why) => (false, Reason::QueueUnavailable, why.clone()),
+        Bridging::Silent => {
+            let message =
+                format!("the bridge says nothing of its queue: see the pod of Deployment `{deployment}`");
+            (false, Reason::BridgeStarting, message)
+        }
+        Bridging::Awaited | Bridging::Running => {
+            (false, Reason::BridgeStarting, format!("Deployment `{deployment}` is to take from its queue"))
+        }
     }
 }
 
@@ -101,7 +124,7 @@ mod tests {
     }
 
     fn good() -> Facts<'static> {
-        Facts { refusal: None, dead_letters: Some(2), obstacle: None, schedule: None }
+        Facts { refusal: None, dead_letters: Some(2), obstacle: None, schedule: None, bridging: None }
     }
 
     fn queue_trigger() -> Trigger {
@@ -136,6 +159,27 @@ mod tests {
         let status = next_status(&made, &away(), "", now());
         assert!(is_true(&status.conditions, ConditionType::Ready));
         assert_eq!(status.dead_letters, Some(2));
+    }
+
+    #[test]
+    fn a_bridged_trigger_is_ready_once_its_bridge_says_so_and_tells_its_trouble() {
+        let of = |before: Option<TriggerStatus>, bridging: Bridging| {
+            let mut trigger = queue_trigger();
+            trigger.spec.app = "shop".into();
+            trigger.status = before;
+            next_status(&trigger, &Facts { bridging: Some(bridging), ..good() }, "", now())
+        };
+        let starting = ready_of(&of(None, Bridging::Awaited));
+        assert_eq!((starting.0.as_str(), starting.1.as_str()), ("False", "BridgeStarting"));
+        let running = of(None, Bridging::Running);
+        assert_eq!(ready_of(&running), ("True".into(), "Ready".into(), String::new()));
+        let again = of(Some(running.clone()), Bridging::Awaited);
+        assert_eq!(ready_of(&again).0, "True", "an operator that has just started keeps what was");
+        let trouble = ready_of(&of(Some(running.clone()), Bridging::Trouble("no queue".into())));
+        assert_eq!(trouble, ("False".into(), "QueueUnavailable".into(), "no queue".into()));
+        let silent = ready_of(&of(Some(running), Bridging::Silent));
+        assert_eq!((silent.0.as_str(), silent.1.as_str()), ("False", "BridgeStarting"));
+        assert!(silent.2.contains("shop-funcatron-bridge"));
     }
 
     fn schedule_trigger() -> Trigger {

@@ -142,3 +142,22 @@ fn a_trigger_of_another_apps_fn_is_refused() {
     let problem = only_problem(&plan_text(&format!("{APP}{}{other}", function("a", ""))));
     assert!(problem.contains("belongs to App shop"), "{problem}");
 }
+
+#[test]
+fn a_queue_on_another_broker_is_left_out_and_said_so() {
+    let trigger = "apiVersion: funcatron.dev/v1alpha1\nkind: Trigger\nmetadata: {name: on-order}\nspec:\n  app: shop\n  \
+                   fn: a\n  queue:\n    broker: {secretKeyRef: {name: rabbit, key: url}}\n    name: orders\n";
+    let plan = plan_text(&format!("{APP}{}{trigger}", function("a", "")));
+    assert_eq!(plan.problems, vec![]);
+    assert!(plan.apps[&shop()].bindings.is_empty());
+    let note = plan.notes.iter().find(|note| note.contains("Trigger on-order")).unwrap();
+    assert!(note.contains("needs a cluster"), "{note}");
+}
+
+#[test]
+fn the_exchange_of_replies_is_taken_by_no_trigger() {
+    let trigger = "apiVersion: funcatron.dev/v1alpha1\nkind: Trigger\nmetadata: {name: t}\nspec: {app: shop, fn: a, queue: \
+                   {exchange: replies}}\n";
+    let problem = only_problem(&plan_text(&format!("{APP}{}{trigger}", function("a", ""))));
+    assert!(problem.contains("choose another name"), "{problem}");
+}

@@ -57,6 +57,7 @@ fn plan_trigger(
     }
     if let Some(queue) = &spec.queue {
         plan_queue(app, &trigger.object, queue)?;
+        plan.notes.extend(bridge_note(key, trigger, queue));
     }
     if let Some(schedule) = &spec.schedule {
         plan_schedule(app, key, &trigger.object, schedule)?;
@@ -90,15 +91,14 @@ fn plan_http(
 }
 
 fn plan_queue(app: &mut AppPlan, trigger: &Trigger, queue: &QueueTrigger) -> Result<(), Fault> {
+    let Some(exchange) = &queue.exchange else { return Ok(()) };
     let key = queue.binding_key.as_deref().unwrap_or(BINDING_KEY_DEFAULT);
     BindingKey::parse(key).map_err(|error| ("/spec/queue/bindingKey".into(), error.to_string()))?;
-    app.names
-        .event_exchange(&queue.exchange)
-        .map_err(|error| ("/spec/queue/exchange".into(), error.to_string()))?;
+    app.names.event_exchange(exchange).map_err(|error| ("/spec/queue/exchange".into(), error.to_string()))?;
     if !trigger.spec.is_suspended() {
         app.bindings.insert(BindingPlan {
             fn_name: trigger.spec.fn_name.clone(),
-            exchange: queue.exchange.clone(),
+            exchange: exchange.clone(),
             key: key.to_owned(),
         });
     }
@@ -119,6 +119,18 @@ fn plan_schedule(
     let planned = SchedulePlan { fn_name, spec: schedule.clone(), suspended, table };
     app.schedules.insert(key.name.clone(), planned);
     Ok(())
+}
+
+/// A queue elsewhere is taken from by a bridge with a Secret's address, and here is neither.
+fn bridge_note(key: &Key, trigger: &Located<Trigger>, queue: &QueueTrigger) -> Option<String> {
+    let line = trigger.origin.problem("/spec/queue/broker", "").line;
+    queue.broker.is_some().then(|| {
+        format!(
+            "{}:{line}: Trigger {} brings nothing here: a queue on a broker of one's own needs a cluster",
+            trigger.origin.file.display(),
+            key.name
+        )
+    })
 }
 
 fn note(key: &Key, trigger: &Located<Trigger>, schedule: &ScheduleTrigger) -> Option<String> {
