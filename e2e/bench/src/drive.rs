@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::cpu::Process;
+use crate::flood;
 use crate::lanes::{Measured, Order, Way};
 use crate::page;
 use crate::parts::Part;
@@ -49,8 +50,11 @@ pub(crate) async fn drive(amqp: &str, management: &str, wanted: &Wanted) -> Resu
     let measured = run_all(amqp, &setup, wanted).await;
     // What was made goes away even where a work failed, whose error tells more.
     let taken_down = setup.take_down().await;
-    let rows = measured?;
+    let mut rows = measured?;
     taken_down?;
+    if wanted.includes(flood::NAME) {
+        rows.push(flood::measure(amqp, management).await?);
+    }
     print!("{}", report::tables(&rows));
     println!("load average at the end: {}; {:.0} s in all", load_average(), began.elapsed().as_secs_f64());
     for (file, text) in [(&wanted.json, report::json(&rows)), (&wanted.page, page::page(&rows))] {

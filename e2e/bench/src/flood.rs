@@ -15,6 +15,8 @@ use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 
 use crate::parts::Part;
+use crate::report::Row;
+use crate::works::Target;
 use clients::{Flooded, Steady};
 use site::{Site, Tenant};
 
@@ -28,8 +30,8 @@ const ROUNDS: usize = 3;
 const LASTING: Duration = Duration::from_secs(5);
 /// Before them, so that connections and caches are as they are in use.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// What the other App's p99 may be of its own quiet one.
-const RATIO_MAX: f64 = 2.0;
+/// The work; its baseline is the same App's p99 without a flood.
+pub(crate) const NAME: &str = "p99 of an App beside another's flood";
 
 /// What a process of this lane is told.
 #[derive(Args)]
@@ -57,8 +59,6 @@ pub(crate) struct Arguments {
 /// The parts.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Role {
-    /// Measure, and print what was measured
-    Measure,
     /// Check the answers of a short flood, and measure nothing
     Check,
     /// The gateway
@@ -76,7 +76,6 @@ pub(crate) fn run(amqp: &str, arguments: Arguments) -> Result<()> {
     let Arguments { role, management, installation, tenant, folder, to, lasting_ms } = arguments;
     let lasting = || lasting_ms.map(Duration::from_millis).context("--lasting-ms");
     match role {
-        Role::Measure => crate::threads()?.block_on(measure(amqp, &management.context("--management")?)),
         Role::Check => crate::threads()?.block_on(check(amqp, &management.context("--management")?)),
         Role::Gateway => site::gateway(amqp, &installation.context("--installation")?),
         Role::Runner => site::runner(
@@ -103,8 +102,8 @@ impl Round {
     }
 }
 
-/// Measures in rounds, and prints the round whose ratio is the median.
-pub(crate) async fn measure(amqp: &str, management: &str) -> Result<()> {
+/// Measures in rounds, and gives the round whose ratio is the median.
+pub(crate) async fn measure(amqp: &str, management: &str) -> Result<Row> {
     let site = Site::make(amqp, management).await?;
     let measured = rounds(&site).await;
     site.take_down().await?;
@@ -112,22 +111,18 @@ pub(crate) async fn measure(amqp: &str, management: &str) -> Result<()> {
     rounds.sort_by(|one, other| one.ratio().total_cmp(&other.ratio()));
     let median = rounds.get(ROUNDS / 2).context("no round was measured")?;
     let Flooded { answered, refused, cpu_share } = median.flooded;
-    let met = if median.ratio() <= RATIO_MAX { "met" } else { "not met" };
     println!(
-        "\nA flood of {FLOOD} calls at once for an App that may have {LIMIT}, from a client that pauses itself to keep \
-         within a quarter of a core:\n"
+        "flood: of {FLOOD} calls at once for an App that may have {LIMIT}, from a client that pauses itself to keep \
+         within a quarter of a core ({cpu_share:.2}), {answered} calls were answered and {refused} refused"
     );
-    println!(
-        "| the other App's p99, quiet, ms | flooded, ms | ratio | at most {RATIO_MAX} | 429s | 200s | client's core |"
-    );
-    println!("|---|---|---|---|---|---|---|");
-    println!(
-        "| {:.2} | {:.2} | {:.2} | {met} | {refused} | {answered} | {cpu_share:.2} |",
-        median.quiet.p99_ms,
-        median.beside.p99_ms,
-        median.ratio()
-    );
-    Ok(())
+    Ok(Row {
+        work: NAME.to_owned(),
+        unit: "ms",
+        baseline: Some(median.quiet.p99_ms),
+        ours: median.beside.p99_ms,
+        target: Target::RatioAtMost(2.0),
+        costs: None,
+    })
 }
 
 async fn rounds(site: &Site) -> Result<Vec<Round>> {

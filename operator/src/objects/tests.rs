@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use funcatron_crds::names::LABEL_PART;
 use funcatron_crds::{
-    App, AppRunners, AppSpec, BridgedQueue, Contract, Digest, EnvVar, EnvVarSource, FnScale, FnSource, FnSpec,
-    Function, KeySelector, LocalObjectReference, ObjectKind, RunDocument, SecretKeyRef,
+    App, AppRunners, AppSpec, BridgedQueue, Contract, Digest, EnvVar, EnvVarSource, FnScale, FnSource,
+    FnSpec, Function, KeySelector, LocalObjectReference, ObjectKind, RunDocument, SecretKeyRef,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};

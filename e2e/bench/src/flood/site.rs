@@ -21,7 +21,7 @@ use funcatron_routing::app_table::{AppBounds, AppTable, AsyncPolicy, FnEntry, Re
 use funcatron_routing::{
     Backend, CallPolicy, ExplicitRule, PathMatch, PathMatchType, RouteMatch, RouteSource, Rules, compile,
 };
-use funcatron_runner::{Mode, RunnerConfig};
+use funcatron_runner::{Endpoint, Mode, RunnerConfig};
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -205,7 +205,7 @@ pub(super) fn runner(url: &str, installation: &str, tenant: Tenant, folder: &Pat
         mode: Mode::Dedicated {
             fn_name: tenant.name().to_owned(),
             revision: REVISION.to_owned(),
-            socket: socket.clone(),
+            endpoint: Endpoint::Fn(socket.clone()),
             concurrency: SLOTS,
             timeout_ms: TIMEOUT_MS,
             durable: false,
