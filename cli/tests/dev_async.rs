@@ -131,3 +131,14 @@ fn dead_letters_of_a_fn_are_kept_as_it_says() {
     });
     assert_eq!(moved, 1);
 }
+
+#[test]
+fn what_a_call_wrote_is_its_log_attempt_by_attempt() {
+    let line = "print('attempt', event['requestContext']['attempt'])";
+    let (_folder, dev) = dev(&later("broken", &format!("{line}; raise ValueError('not today')")));
+    let location = accepted(&dev, "/broken");
+    once(&location, "dead");
+    let log = at(&location, "GET", "/log").body;
+    let (first, second) = (log.find("attempt 1").unwrap(), log.find("attempt 2").unwrap());
+    assert!(first < second && log.matches("ValueError: not today").count() == 2, "{log}");
+}

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use funcatron_broker::message::Outcome;
+use funcatron_broker::message::{CallId, Outcome};
 use http::HeaderMap;
 
 use crate::http_stream::answer::Answer;
 use crate::http_stream::client::{ExchangeError, Exchanged};
 use crate::instance::{Breakage, Death, Exchange, Instance};
 use crate::keeper::EXIT_WAIT;
+use crate::log;
 
 /// A function's library that keeps the deadline itself answers 504 right at it, and its process need not die.
 pub(crate) const KILL_GRACE: Duration = Duration::from_millis(100);
@@ -22,12 +23,14 @@ pub(crate) struct Attempted {
     pub(crate) outcome: Outcome,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// What the function wrote, where that was asked for.
+    pub(crate) log: Option<String>,
 }
 
 impl Attempted {
     /// Anything but an answer.
     pub(crate) fn not(outcome: Outcome, words: impl Into<Bytes>) -> Self {
-        Self { outcome, headers: HeaderMap::new(), body: words.into() }
+        Self { outcome, headers: HeaderMap::new(), body: words.into(), log: None }
     }
 
     /// The function's process ended under it. What ends with its host is no fault of the function's: where the call
@@ -40,8 +43,26 @@ impl Attempted {
     }
 }
 
-/// Waits for the answer, the function's end or the time's.
-pub(crate) async fn attempt(instance: &Instance, mut exchange: Exchange, limit: Duration) -> Attempted {
+/// Waits for the answer, the function's end or the time's. The log of a call that is `logged` comes with the answer, or
+/// from the host where the function's process ends without one.
+pub(crate) async fn attempt(
+    instance: &Instance,
+    exchange: Exchange,
+    limit: Duration,
+    logged: Option<CallId>,
+) -> Attempted {
+    let mut attempted = wait(instance, exchange, limit).await;
+    match logged {
+        None => attempted.log = None,
+        Some(id) if attempted.log.is_none() && !instance.takes_calls() => {
+            attempted.log = instance.last_words(id).await;
+        }
+        Some(_) => {}
+    }
+    attempted
+}
+
+async fn wait(instance: &Instance, mut exchange: Exchange, limit: Duration) -> Attempted {
     let answer = tokio::select! {
         biased;
         answer = &mut exchange => answer,
@@ -52,7 +73,10 @@ pub(crate) async fn attempt(instance: &Instance, mut exchange: Exchange, limit: 
         }
     };
     match answer {
-        Ok(Exchanged::Whole(response)) => judge(instance, Ok(instance.contract().read(response))).await,
+        Ok(Exchanged::Whole(response)) => {
+            let log = log::read(response.headers());
+            Attempted { log, ..judge(instance, Ok(instance.contract().read(response))).await }
+        }
         Ok(Exchanged::Switched(_)) => judge(instance, Ok(Answer::Nonsense(UNASKED))).await,
         // Nobody offered a stream for it.
         Ok(Exchanged::Coming(_)) => judge(instance, Err(ExchangeError::TooLarge)).await,
@@ -64,7 +88,7 @@ pub(crate) async fn attempt(instance: &Instance, mut exchange: Exchange, limit: 
 pub(crate) async fn judge(instance: &Instance, answer: Result<Answer, ExchangeError>) -> Attempted {
     match answer {
         Ok(Answer::Answered { status, headers, body }) => {
-            Attempted { outcome: Outcome::Answer(status), headers, body }
+            Attempted { outcome: Outcome::Answer(status), headers, body, log: None }
         }
         Ok(Answer::Failed) => Attempted::not(Outcome::Failed, "the function failed"),
         Ok(Answer::TimedOut) => Attempted::not(Outcome::TimedOut, "the function ran out of time"),

@@ -21,9 +21,10 @@ use crate::cancelled::Cancelled;
 use crate::direct::{DirectCall, Gateways, Met};
 use crate::durable::{self, Attempt, Next};
 use crate::http_stream::body::RequestBody;
-use crate::http_stream::client::Keep;
+use crate::http_stream::client::{Connection, Keep};
 use crate::http_stream::contract::{Contract, Through};
 use crate::instance::{Breakage, Instance};
+use crate::log;
 use crate::producer::Producer;
 use crate::session::{Identity, News, Session, now_ms};
 use crate::settler::{Last, LastWord};
@@ -67,6 +68,15 @@ impl Work {
             Self::Event(event) => Producer::of(event),
         }
     }
+}
+
+/// One attempt that is to be made.
+struct One {
+    lane: Lane,
+    work: Work,
+    /// The call whose log is to be told.
+    logged: Option<CallId>,
+    limit: Duration,
 }
 
 /// A delivery to be settled, and over what.
@@ -246,40 +256,48 @@ impl Caller {
                 return Some(job);
             }
         };
-        let Job { lane, mut work, attempt: number, unsettled } = job;
+        let Job { lane, work, attempt: number, unsettled } = job;
         if let Some(number) = &number {
             self.began(number, &unsettled.session).await;
         }
-        let (offered, producer) = (work.take_offer(lane), work.producer());
-        let (mut asker, request) = Self::request_of(instance.contract(), work, &unsettled.delivery, limit);
-        let met = match offered {
-            None => {
-                let exchange = instance.exchange(connection, request.map(RequestBody::from), Keep::Whole);
-                Met::Reply(attempt(instance, exchange, limit).await)
-            }
-            Some((id, offer)) => {
-                let gateways = &self.gateways;
-                DirectCall { gateways, instance, id, offer, limit }.run(connection, request).await
-            }
-        };
-        let Attempted { outcome, headers, body } = match met {
-            Met::Reply(attempted) => attempted,
-            Met::Settled => {
-                asker = None;
-                Attempted::not(Outcome::Expired, Bytes::new())
-            }
-        };
+        let producer = work.producer();
+        let logged = number.as_ref().map(|number| number.id).filter(|_| instance.tells_logs());
+        let one = One { lane, work, logged, limit };
+        let (asker, attempted) = self.call(instance, connection, one, &unsettled.delivery).await;
         let next = match (&number, lane) {
-            (Some(number), _) => number.next(outcome),
-            (None, Lane::Durable) => durable::after_event(outcome, delivered(&unsettled.delivery)),
+            (Some(number), _) => number.next(attempted.outcome),
+            (None, Lane::Durable) => durable::after_event(attempted.outcome, delivered(&unsettled.delivery)),
             (None, Lane::Sync) => Next::Done,
         };
-        let news = number.map(|number| self.over(&number, outcome, next, (&headers, &body)));
-        let news = news.unwrap_or_default();
-        let last_word = LastWord::from(next);
-        let result = outcome;
+        let news = number.map(|number| self.over(&number, &attempted, next)).unwrap_or_default();
+        let (last_word, Attempted { outcome: result, headers, body, log: _ }) = (next.into(), attempted);
         self.settle(Settlement { unsettled, asker, producer, result, headers, body, last_word, news }).await;
         None
+    }
+
+    /// Calls the function. Without an asker, nobody waits for what became of it any more.
+    async fn call(
+        &self,
+        instance: &Instance,
+        connection: Connection,
+        one: One,
+        delivery: &Delivery,
+    ) -> (Option<Asker>, Attempted) {
+        let One { lane, mut work, logged, limit } = one;
+        let offered = work.take_offer(lane);
+        let (asker, mut request) = Self::request_of(instance.contract(), work, delivery, limit);
+        let Some((id, offer)) = offered else {
+            if logged.is_some() {
+                log::ask(request.headers_mut());
+            }
+            let exchange = instance.exchange(connection, request.map(RequestBody::from), Keep::Whole);
+            return (asker, attempt(instance, exchange, limit, logged).await);
+        };
+        let gateways = &self.gateways;
+        match (DirectCall { gateways, instance, id, offer, limit }).run(connection, request).await {
+            Met::Reply(attempted) => (asker, attempted),
+            Met::Settled => (None, Attempted::not(Outcome::Expired, Bytes::new())),
+        }
     }
 
     /// How long a delivery may run, or what is said instead; nothing, where nobody listens any more.

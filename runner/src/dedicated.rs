@@ -132,7 +132,7 @@ impl Keeper<'_> {
     async fn keep(&self) {
         loop {
             self.accepts().await;
-            let (instance, breakages) = Instance::new(self.endpoint.clone(), self.concurrency);
+            let (instance, breakages) = Instance::new(self.endpoint.clone(), self.concurrency, false);
             self.phases.send_replace(Phase::Up(instance));
             info!(revision = %self.subject.revision, "function accepts");
             let breakage = self.watch(breakages).await;

@@ -1,8 +1,11 @@
 //! A running function process as calls see it, and the phases of bringing one up.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use funcatron_broker::message::CallId;
 use futures::future::BoxFuture;
 use http::Request;
 use tokio::sync::{mpsc, watch};
@@ -48,6 +51,12 @@ pub(crate) enum Death {
     WithHost,
 }
 
+/// A host kills and reaps within milliseconds; one that takes longer keeps what a function had written to itself.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(2);
+
+/// What calls had written that ran when their process ended, by call.
+pub(crate) type LastWords = BTreeMap<String, String>;
+
 /// One function process that listens.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -56,16 +65,23 @@ pub(crate) struct Instance {
     /// Nothing while it lives.
     dead: watch::Sender<Option<Death>>,
     breakage: mpsc::Sender<Breakage>,
+    /// Absent, where no host tells what its calls write.
+    last_words: Option<watch::Sender<Option<LastWords>>>,
 }
 
 impl Instance {
     /// A process that has come up at `endpoint`; the first breakage of it comes out of the receiver.
-    pub(crate) fn new(endpoint: Endpoint, concurrency: u16) -> (Arc<Self>, mpsc::Receiver<Breakage>) {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        concurrency: u16,
+        tells_logs: bool,
+    ) -> (Arc<Self>, mpsc::Receiver<Breakage>) {
         // One breakage ends an instance: there is room for one.
         let (breakage, breakages) = mpsc::channel(1);
         let (condemned, dead) = (CancellationToken::new(), watch::Sender::new(None));
         let pool = Pool::new(endpoint, usize::from(concurrency));
-        (Arc::new(Self { pool, condemned, dead, breakage }), breakages)
+        let last_words = tells_logs.then(|| watch::Sender::new(None));
+        (Arc::new(Self { pool, condemned, dead, breakage, last_words }), breakages)
     }
 
     /// What it speaks.
@@ -119,6 +135,25 @@ impl Instance {
     /// The process is gone, or about to be killed: what runs there will not end.
     pub(crate) fn bury(&self, death: Death) {
         self.dead.send_replace(Some(death));
+    }
+
+    /// Whether its host tells what its calls write.
+    pub(crate) fn tells_logs(&self) -> bool {
+        self.last_words.is_some()
+    }
+
+    /// The process is gone, and this is what its calls had written.
+    pub(crate) fn leave(&self, words: LastWords) {
+        if let Some(last_words) = &self.last_words {
+            last_words.send_replace(Some(words));
+        }
+    }
+
+    /// What a call had written when its process ended, as far as its host says so in time.
+    pub(crate) async fn last_words(&self, id: CallId) -> Option<String> {
+        let mut told = self.last_words.as_ref()?.subscribe();
+        let told = tokio::time::timeout(LAST_WORDS_WAIT, told.wait_for(Option::is_some)).await;
+        told.ok()?.ok()?.as_ref()?.get(&id.to_string()).cloned()
     }
 
     /// Resolves once the process is gone.

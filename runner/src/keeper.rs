@@ -20,7 +20,7 @@ use crate::config::Endpoint;
 use crate::control::protocol::Load;
 use crate::control::{ControlError, Exited, HostControl, Loaded};
 use crate::env;
-use crate::instance::{Breakage, Death, Instance, Phase};
+use crate::instance::{Breakage, Death, Instance, LastWords, Phase};
 use crate::session::{News, Reporter, Subject};
 
 /// Imports of large libraries on a busy node take seconds; beyond this a function hangs at its start.
@@ -119,7 +119,7 @@ impl Keeper {
             ControlError::Refused { reason, log } => News { log: Some(log), ..failed(reason) },
             ControlError::Lost => failed("the host was lost while it loaded the function"),
         })?;
-        let (instance, breakages) = Instance::new(Endpoint::Fn(socket), concurrency);
+        let (instance, breakages) = Instance::new(Endpoint::Fn(socket), concurrency, true);
         self.phases.send_replace(Phase::Up(Arc::clone(&instance)));
         Ok(Running { instance, breakages, loaded })
     }
@@ -151,7 +151,7 @@ impl Keeper {
         let Running { instance, mut breakages, mut loaded } = running;
         let broken = tokio::select! {
             exited = &mut loaded.exited => {
-                instance.bury(self.tell(exited.ok().as_ref()));
+                self.ended(&instance, exited.ok());
                 None
             }
             breakage = breakages.recv() => breakage,
@@ -161,15 +161,25 @@ impl Keeper {
         if let Breakage::Broken(_) = breakage
             && let Ok(exited) = timeout(EXIT_WAIT, &mut loaded.exited).await
         {
-            instance.bury(self.tell(exited.ok().as_ref()));
+            self.ended(&instance, exited.ok());
             return;
         }
         warn!(revision = %self.subject.revision, ?breakage, "function broke its contract, killing it");
         instance.bury(Death::Own);
-        if !matches!(timeout(STOP_TIMEOUT, self.host.kill(self.subject.revision.as_str())).await, Ok(Ok(())))
-        {
-            warn!(revision = %self.subject.revision, "host did not kill the function");
-        }
+        let killed = timeout(STOP_TIMEOUT, self.host.kill(self.subject.revision.as_str())).await;
+        instance.leave(match killed {
+            Ok(Ok(words)) => words,
+            _ => {
+                warn!(revision = %self.subject.revision, "host did not kill the function");
+                LastWords::new()
+            }
+        });
+    }
+
+    fn ended(&self, instance: &Instance, exited: Option<Exited>) {
+        let death = self.tell(exited.as_ref());
+        instance.leave(exited.map(|exited| exited.calls).unwrap_or_default());
+        instance.bury(death);
     }
 
     /// Logs how a process ended, and says what ended it.
@@ -177,11 +187,11 @@ impl Keeper {
         let revision = &self.subject.revision;
         match exited {
             // So a host speaks of a process that it ended with the one that had started it.
-            Some(Exited { code: None, signal: None, log }) => {
+            Some(Exited { code: None, signal: None, log, calls: _ }) => {
                 warn!(%revision, log, "function lost with the part of its host that ran it");
                 Death::WithHost
             }
-            Some(Exited { code, signal, log }) => {
+            Some(Exited { code, signal, log, calls: _ }) => {
                 warn!(%revision, code, signal, log, "function process ended");
                 Death::Own
             }
@@ -195,7 +205,7 @@ impl Keeper {
     async fn unload(&self) {
         let revision = self.subject.revision.as_str();
         match timeout(STOP_TIMEOUT, self.host.unload(revision, UNLOAD_GRACE)).await {
-            Ok(Ok(()) | Err(ControlError::Lost)) => {}
+            Ok(Ok(_) | Err(ControlError::Lost)) => {}
             Ok(Err(error)) => warn!(revision, %error, "host did not unload the function"),
             Err(_) => warn!(revision, "host did not unload the function in time"),
         }

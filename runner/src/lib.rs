@@ -23,6 +23,7 @@ mod http_stream;
 mod instance;
 mod keeper;
 mod links;
+mod log;
 mod prepare;
 mod producer;
 mod ready;

@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use funcatron_broker::link::{Confirm, LinkError, Target};
 use funcatron_broker::message::{CallEvent, Ended, Happened, Outcome, RecordedAnswer};
 use funcatron_broker::names::LEDGER_KEY;
-use http::HeaderMap;
 use tracing::{debug, warn};
 
+use crate::attempted::Attempted;
 use crate::backoff::Backoff;
 use crate::call::Caller;
 use crate::durable::{Attempt, Next, ended};
@@ -32,15 +31,10 @@ impl Caller {
     }
 
     /// An attempt has ended, and the call with it where nothing follows.
-    pub(crate) fn over(
-        &self,
-        attempt: &Attempt,
-        outcome: Outcome,
-        next: Next,
-        answer: (&HeaderMap, &Bytes),
-    ) -> Vec<CallEvent> {
+    pub(crate) fn over(&self, attempt: &Attempt, attempted: &Attempted, next: Next) -> Vec<CallEvent> {
         let (revision, runner) = self.whereabouts();
-        let (headers, body) = answer;
+        let Attempted { outcome, headers, body, log } = attempted;
+        let outcome = *outcome;
         let (answer, reason) = match outcome {
             Outcome::Answer(status) => (Some(Box::new(RecordedAnswer::of(status, headers, body))), None),
             _ => (None, Some(String::from_utf8_lossy(body).into_owned())),
@@ -53,7 +47,7 @@ impl Caller {
             is_final: next == Next::Done,
             reason,
             answer,
-            log: None,
+            log: log.clone(),
         };
         let mut events = vec![self.event(attempt, happened)];
         if next == Next::Dead {

@@ -7,8 +7,10 @@ mod kit;
 
 use std::sync::Arc;
 
+use funcatron_broker::link::{ConsumeOptions, Event};
 use funcatron_broker::local::LocalBroker;
-use funcatron_broker::message::{Outcome, Reply, ReportEvent, WakeKind};
+use funcatron_broker::message::{Call, CallEvent, Happened, Outcome, Reply, ReportEvent, Wake, WakeKind};
+use funcatron_broker::topology;
 use funcatron_crds::Digest;
 use funcatron_runner::host_process::HostProcess;
 use kit::eventually;
@@ -360,6 +362,59 @@ async fn a_durable_queue_is_taken_from_once_a_wake_names_it() {
     eventually("the event is done", async || stage.gateway.state(&durable).await.ready == 0).await;
     stage.runner.stop().await;
     assert_eq!(stage.gateway.state(&durable).await.ready, 0);
+}
+
+/// Says what it was called for, and what became of it.
+const WRITER: &str = r#"
+import os, sys, time
+def handler(ctx, data=None):
+    word = data.getvalue().decode()
+    print("begins", word)
+    if word == "exit":
+        os._exit(3)
+    if word == "hang":
+        time.sleep(600)
+    if word == "raise":
+        raise ValueError("wrong")
+    print("ends", word, file=sys.stderr)
+    ctx.SetResponseHeaders({"Fn-Log": "Zm9yZ2Vk"}, 200)
+"#;
+
+#[tokio::test]
+async fn what_a_function_writes_comes_with_the_end_of_each_attempt_that_nobody_waits_for() {
+    let mut stage = stage(WRITER, json!({})).await;
+    let installation = stage.gateway.names.installation().clone();
+    stage.gateway.link.declare(&topology::ledger(&installation)).await.unwrap();
+    let all = ConsumeOptions { prefetch: 0, exclusive: false, no_ack: true };
+    let mut events = stage.gateway.link.consume(&installation.ledger_queue(), all).await.unwrap();
+    let durable = stage.gateway.declare_durable().await;
+    let wake = stage.revision.wake(WakeKind::Load, &names());
+    stage.gateway.wake(Wake { durable_queue: Some(durable.to_string()), ..wake }).await;
+    assert_eq!(stage.gateway.next_report().await.event, ReportEvent::Loaded);
+    for (word, log) in [
+        ("well", "begins well\nends well\n"),
+        ("raise", "ValueError: wrong\n"),
+        ("exit", "begins exit\n"),
+        ("hang", "begins hang\n"),
+        ("well", "begins well\nends well\n"),
+    ] {
+        let mut call = Call { timeout_ms: 1_000, attempts_max: Some(1), ..stage.gateway.call(word) };
+        (call.reply_to, call.expiration_ms) = (None, None);
+        stage.gateway.send_envelope(&durable, call.to_envelope().unwrap()).await;
+        let told = loop {
+            let event = kit::soon("an event", events.next()).await;
+            let Some(Event::Delivery(delivery)) = event else { panic!("{event:?}") };
+            let event = CallEvent::from_envelope(&delivery.envelope).unwrap();
+            if let (Happened::Ended { log, .. }, true) = (event.happened, event.id == call.id) {
+                break log.unwrap_or_default();
+            }
+        };
+        assert!(told.starts_with(&format!("begins {word}\n")) && told.ends_with(log), "{word}: {told:?}");
+    }
+    let reply = stage.gateway.ask("well").await;
+    // What it answers under that name is its own, and was never taken for a log.
+    assert_eq!((answered(&reply).0, reply.headers["fn-log"].as_bytes()), (200, &b"Zm9yZ2Vk"[..]));
+    stage.runner.stop().await;
 }
 
 #[tokio::test]

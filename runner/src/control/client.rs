@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::protocol::{EVENT_BYTES_MAX, HostEvent, Load, Request, WIRE, log_tail};
 use crate::backoff::Backoff;
+use crate::instance::LastWords;
 
 /// Requests not yet written. Each revision asks one thing at a time, so a longer line means a host that reads
 /// nothing; askers then wait.
@@ -57,6 +58,8 @@ pub(crate) struct Exited {
     pub signal: Option<String>,
     /// The last lines it wrote.
     pub log: String,
+    /// What the calls had written that ran, by call.
+    pub calls: LastWords,
 }
 
 /// A revision that listens on its socket.
@@ -76,14 +79,14 @@ pub(crate) struct HostControl {
 #[derive(Debug)]
 enum Command {
     Load(Box<Load>, oneshot::Sender<Result<Loaded, ControlError>>),
-    Unload { revision: String, grace: Duration, answer: oneshot::Sender<Result<(), ControlError>> },
-    Kill { revision: String, answer: oneshot::Sender<Result<(), ControlError>> },
+    Unload { revision: String, grace: Duration, answer: oneshot::Sender<Result<LastWords, ControlError>> },
+    Kill { revision: String, answer: oneshot::Sender<Result<LastWords, ControlError>> },
 }
 
 #[derive(Debug)]
 enum Pending {
     Load(oneshot::Sender<Result<Loaded, ControlError>>),
-    Done(oneshot::Sender<Result<(), ControlError>>),
+    Done(oneshot::Sender<Result<LastWords, ControlError>>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -132,14 +135,14 @@ impl HostControl {
     }
 
     /// Stops a revision that runs no call.
-    pub(crate) async fn unload(&self, revision: &str, grace: Duration) -> Result<(), ControlError> {
+    pub(crate) async fn unload(&self, revision: &str, grace: Duration) -> Result<LastWords, ControlError> {
         let (answer, answered) = oneshot::channel();
         self.ask(Command::Unload { revision: revision.to_owned(), grace, answer }).await?;
         answered.await.unwrap_or(Err(ControlError::Lost))
     }
 
-    /// Stops a revision at once.
-    pub(crate) async fn kill(&self, revision: &str) -> Result<(), ControlError> {
+    /// Stops a revision at once; what its calls had written.
+    pub(crate) async fn kill(&self, revision: &str) -> Result<LastWords, ControlError> {
         let (answer, answered) = oneshot::channel();
         self.ask(Command::Kill { revision: revision.to_owned(), answer }).await?;
         answered.await.unwrap_or(Err(ControlError::Lost))
@@ -263,11 +266,12 @@ impl Session {
             HostEvent::Loaded { id, revision } => self.loaded(id, revision),
             HostEvent::Failed { id, reason, log } => self.answer(id, Err(refused(&reason, &log))),
             HostEvent::Error { id: Some(id), reason } => self.answer(id, Err(refused(&reason, ""))),
-            HostEvent::Unloaded { id } | HostEvent::Killed { id } => self.answer(id, Ok(())),
-            HostEvent::Exited { revision, code, signal, log } => {
+            HostEvent::Unloaded { id } => self.answer(id, Ok(LastWords::new())),
+            HostEvent::Killed { id, calls } => self.answer(id, Ok(calls)),
+            HostEvent::Exited { revision, code, signal, log, calls } => {
                 if let Some(watcher) = self.running.remove(&revision) {
                     // Nobody listens when the revision is just being unloaded.
-                    let _ = watcher.send(Exited { code, signal, log: log_tail(&log).to_owned() });
+                    let _ = watcher.send(Exited { code, signal, log: log_tail(&log).to_owned(), calls });
                 }
             }
             HostEvent::Hello { .. } | HostEvent::Error { id: None, .. } | HostEvent::Unknown => {}
@@ -282,11 +286,11 @@ impl Session {
         let _ = answer.send(Ok(Loaded { exited }));
     }
 
-    fn answer(&mut self, id: u64, result: Result<(), ControlError>) {
+    fn answer(&mut self, id: u64, result: Result<LastWords, ControlError>) {
         match (self.pending.remove(&id), result) {
             (Some(Pending::Done(answer)), result) => drop(answer.send(result)),
             (Some(Pending::Load(answer)), Err(error)) => drop(answer.send(Err(error))),
-            (Some(Pending::Load(answer)), Ok(())) => drop(answer.send(Err(ControlError::Lost))),
+            (Some(Pending::Load(answer)), Ok(_)) => drop(answer.send(Err(ControlError::Lost))),
             (None, _) => {}
         }
     }

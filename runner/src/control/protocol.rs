@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// The version of these words.
 pub(crate) const WIRE: u32 = 1;
-/// The longest line a host may send: an exit with its last log lines, with room for what later versions add.
-pub(crate) const EVENT_BYTES_MAX: usize = 64 * 1024;
+/// The longest line a host may send: an exit with what its calls had written, 16 Ki characters that may take twelve
+/// bytes each as JSON, with room for what later versions add.
+pub(crate) const EVENT_BYTES_MAX: usize = 256 * 1024;
 /// The most of a function's own log that is passed on, in a report or a line of ours.
 pub(crate) const LOG_BYTES_MAX: usize = 1024;
 
@@ -101,8 +102,12 @@ pub(crate) enum HostEvent {
     },
     /// A revision has been stopped.
     Unloaded { id: u64 },
-    /// A revision has been killed.
-    Killed { id: u64 },
+    /// A revision has been killed; what its calls had written, by call.
+    Killed {
+        id: u64,
+        #[serde(default)]
+        calls: BTreeMap<String, String>,
+    },
     /// A revision's process ended by itself.
     Exited {
         revision: String,
@@ -112,6 +117,8 @@ pub(crate) enum HostEvent {
         signal: Option<String>,
         #[serde(default)]
         log: String,
+        #[serde(default)]
+        calls: BTreeMap<String, String>,
     },
     /// A word of a later version.
     #[serde(other)]

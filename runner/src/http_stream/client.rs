@@ -27,8 +27,9 @@ use crate::config::Endpoint;
 
 /// The broker takes messages of 16 MiB: an answer beyond this could not be sent with its headers.
 pub(crate) const ANSWER_BODY_BYTES_MAX: usize = 15 * 1024 * 1024;
-/// Bounds an answer's head: the reply's headers travel in one AMQP frame of 128 KiB.
-const ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bounds an answer's head: 64 KiB of headers, since a reply's travel in one AMQP frame of 128 KiB, and beside them the
+/// 16 KiB of a log as base64.
+const ANSWER_HEAD_BYTES_MAX: usize = 96 * 1024;
 /// Function servers close idle connections after 5 s (Node) or 2 s (some frameworks). A call sent on a connection
 /// just being closed could not be told from one that was run, so a connection idle for this long is not used again.
 const IDLE_MAX: Duration = Duration::from_secs(1);

@@ -199,6 +199,11 @@ function answerFdk (context, result) {
   return answer(status, headers, typeof result === 'string' ? Buffer.from(result) : json(result), type)
 }
 
+/** The answer with what its call wrote, where that was asked for. No header of a function's own has this name. */
+function withLog (answer, log) {
+  return log?.length ? { ...answer, headers: [...answer.headers, ['Fn-Log', log.toString('base64')]] } : answer
+}
+
 /** 502 or 504 with a short reason; a stack trace never leaves through here. */
 function answerFailure (status, message) {
   return { status, headers: [['Content-Type', 'application/json']], body: Buffer.from(JSON.stringify({ message })) }
@@ -298,4 +303,4 @@ function canonicalHeaders (headers) {
   return Object.fromEntries(Object.entries(headers).map(([name, values]) => [canonical(name), [...values]]))
 }
 
-module.exports = { Request, Context, InvalidResult, buildEvent, answerEvent, answerFdk, answerFailure }
+module.exports = { Request, Context, InvalidResult, buildEvent, answerEvent, answerFdk, answerFailure, withLog }

@@ -14,6 +14,7 @@ const LINE_OVERHEAD_BYTES = 128 // what a line's JSON costs beside its text: flo
 const NOBODY_WINDOW_MS = 60_000 // output that belongs to no call may fill the same bound once in this time
 const CALLS_MAX = 4096 // calls whose bytes are counted at once; the oldest is forgotten first
 const TAIL_MAX_BYTES = 1024
+const CALLS_TAIL_MAX_CHARS = 16 * 1024 // of the calls that run, together: what each had written when its worker ended
 const SINK_MAX_BYTES = 8 * 1024 * 1024 // waits for whoever reads the host's stdout, then is dropped
 const CUT = ' [line cut]'
 const CALL_ID = /^[A-Za-z0-9._:-]{0,128}$/
@@ -96,6 +97,8 @@ class WorkerLog {
     this._budget = new Budget()
     this._tail = []
     this._tailBytes = 0
+    this._open = []
+    this._openChars = 0
     this._streams = { stdout: newStream(), stderr: newStream() }
   }
 
@@ -128,6 +131,13 @@ class WorkerLog {
     return bytes.subarray(Math.max(0, bytes.length - TAIL_MAX_BYTES)).toString().replace(/^\uFFFD+/, '')
   }
 
+  /** The last lines of the calls that have not ended, by call. */
+  ofCalls () {
+    const lines = new Map()
+    for (const { call, text } of this._open) lines.set(call, (lines.get(call) ?? '') + text + '\n')
+    return Object.fromEntries(lines)
+  }
+
   /** The rest of an endless line is dropped as it comes. */
   _cutPartial (name, stream) {
     const endsWithMark = stream.partial.at(-1) === NUL
@@ -145,8 +155,10 @@ class WorkerLog {
     if (nul < 0) return
     const mark = line.subarray(nul + 1)
     const call = mark.toString()
-    if (CALL_ID.test(call)) stream.call = call
-    else this._record(name, stream.call, mark)
+    if (CALL_ID.test(call)) {
+      if (call === '') this._ended(stream.call)
+      stream.call = call
+    } else this._record(name, stream.call, mark)
   }
 
   _record (name, call, raw) {
@@ -155,7 +167,7 @@ class WorkerLog {
     if (raw.length > LINE_MAX_BYTES) text += CUT
     if (text === '') return
     this._push(name === 'stderr' ? 'error' : 'info', name, call, text)
-    this._keep(text)
+    this._keep(call, text)
     if (this._budget.take(call, raw.length + LINE_OVERHEAD_BYTES)) {
       this._push('warn', 'host', call, `log limit of ${CALL_MAX_BYTES} bytes reached, the rest is dropped`)
     }
@@ -167,7 +179,17 @@ class WorkerLog {
     this._sink.push({ ...record, stream, message })
   }
 
-  _keep (text) {
+  _ended (call) {
+    this._open = this._open.filter((line) => line.call !== call)
+    this._openChars = this._open.reduce((chars, { text }) => chars + text.length + 1, 0)
+  }
+
+  _keep (call, text) {
+    if (call !== '') {
+      this._open.push({ call, text })
+      this._openChars += text.length + 1
+      while (this._openChars > CALLS_TAIL_MAX_CHARS && this._open.length > 1) this._openChars -= this._open.shift().text.length + 1
+    }
     this._tail.push(text.slice(-TAIL_MAX_BYTES))
     this._tailBytes += this._tail.at(-1).length + 1
     while (this._tailBytes - this._tail[0].length - 1 >= TAIL_MAX_BYTES) this._tailBytes -= this._tail.shift().length + 1

@@ -11,6 +11,8 @@ const { StringDecoder } = require('node:string_decoder')
 
 // A line without an end is written out at this size, so that a partial line cannot grow without bound.
 const PARTIAL_MAX_CHARS = 16 * 1024
+// What is kept of a call's output for whoever asked for it: its end, as the call ledger keeps it.
+const KEPT_MAX_BYTES = 16 * 1024
 
 /** Both streams of a worker, and which call writes: by context, else the only one that can be running. */
 class Streams {
@@ -25,16 +27,21 @@ class Streams {
     return (this._storage ? this._storage.getStore() : this._running) ?? this._nobody
   }
 
-  /** Runs one call; everything it writes meanwhile is marked with its id. */
-  async run (callId, work) {
-    const call = { id: callId, partial: {} }
+  /**
+   * Runs one call; everything it writes meanwhile is marked with its id, and the end of it is kept where asked for:
+   * `log` of what this resolves to.
+   */
+  async run (callId, keep, work) {
+    const call = { id: callId, partial: {}, kept: keep ? '' : null }
     this._running = call
+    let result
     try {
-      return await (this._storage ? this._storage.run(call, work) : work())
+      result = await (this._storage ? this._storage.run(call, work) : work())
     } finally {
       this.end(call)
       this._running = null
     }
+    return { result, log: kept(call) }
   }
 
   end (call) {
@@ -60,7 +67,10 @@ class Output {
   end (call) {
     const rest = call.partial[this._name]
     call.partial[this._name] = ''
-    if (rest) this._emit(call.id, rest + '\n')
+    if (rest) {
+      this._emit(call.id, rest + '\n')
+      keep(call, rest + '\n')
+    }
     if (this._marked !== '' && this._marked === call.id) this._emit('', '')
   }
 
@@ -77,7 +87,10 @@ class Output {
       end = pending.length
     }
     call.partial[this._name] = pending.slice(end)
-    if (end > 0) this._emit(call.id, pending.slice(0, end))
+    if (end > 0) {
+      this._emit(call.id, pending.slice(0, end))
+      keep(call, pending.slice(0, end))
+    }
   }
 
   _emit (callId, lines) {
@@ -88,4 +101,19 @@ class Output {
   }
 }
 
-module.exports = { Streams }
+function keep (call, lines) {
+  if (typeof call.kept !== 'string') return
+  call.kept += lines
+  if (call.kept.length > 2 * KEPT_MAX_BYTES) call.kept = call.kept.slice(-KEPT_MAX_BYTES)
+}
+
+/** The end of what a call wrote, in whole characters; null where nobody asked. */
+function kept (call) {
+  if (call.kept === null) return null
+  const bytes = Buffer.from(call.kept)
+  let start = Math.max(0, bytes.length - KEPT_MAX_BYTES)
+  while (start < bytes.length && (bytes[start] & 0xc0) === 0x80) start++
+  return bytes.subarray(start)
+}
+
+module.exports = { Streams, KEPT_MAX_BYTES }

@@ -193,12 +193,14 @@ class Supervisor {
 
   _report (worker, code, name) {
     const { load, log } = worker
+    const ofCalls = log.ofCalls()
+    const calls = Object.keys(ofCalls).length > 0 ? { calls: ofCalls } : {}
     if (worker.state === 'loading') {
       this._failed(load, worker.reason ?? `worker ended while loading: ${name ?? `exit code ${code}`}`, log.tail())
     } else if (worker.state === 'ready') {
-      this.emit({ event: 'exited', revision: load.revision, code, signal: name, log: log.tail() })
+      this.emit({ event: 'exited', revision: load.revision, code, signal: name, log: log.tail(), ...calls })
     }
-    for (const { event, id } of worker.endedBy) this.emit({ event, id, revision: load.revision })
+    for (const { event, id } of worker.endedBy) this.emit({ event, id, revision: load.revision, ...calls })
   }
 
   _failed (load, reason, log) {

@@ -10,7 +10,7 @@ const http = require('node:http')
 const net = require('node:net')
 const { pipeline } = require('node:stream/promises')
 const { Readable } = require('node:stream')
-const { Request, InvalidResult, answerFailure } = require('./calls')
+const { Request, InvalidResult, answerFailure, withLog } = require('./calls')
 const { loadHandler, HandlerError, UnknownOperation } = require('./handlers')
 const { Pieces } = require('./pieces')
 const shim = require('./fdk-shim')
@@ -164,13 +164,14 @@ class Server {
     const deadline = request.deadlineMs()
     if (deadline !== null && deadline <= Date.now()) return send(response, answerFailure(504, 'deadline had passed before the call began'))
     // What a stream's maker writes while it is read belongs to the call as well.
-    const answer = await this._streams.run(request.header('fn-call-id') ?? '', async () => {
+    const keep = request.header('fn-log') === 'keep'
+    const { result: answer, log } = await this._streams.run(request.header('fn-call-id') ?? '', keep, async () => {
       const answer = await this._run(request)
       if (deadline !== null && deadline <= Date.now()) return answerFailure(504, 'deadline passed while the function ran')
       if (!(answer.body instanceof Pieces)) return answer
       await stream(response, answer)
     })
-    if (answer) send(response, answer)
+    if (answer) send(response, withLog(answer, log))
   }
 
   async _run (request) {

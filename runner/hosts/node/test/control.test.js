@@ -152,7 +152,9 @@ test('kill while loading fails the load', async () => {
 test('worker that exits is reported with its code', async () => {
   await host.loaded('a', "exports.handler = () => { console.log('bye'); process.exit(7) }\n")
   await assert.rejects(host.call('a'))
-  assert.deepEqual(await host.runner.read(), { event: 'exited', revision: 'a', code: 7, signal: null, log: 'bye' })
+  assert.deepEqual(await host.runner.read(), {
+    event: 'exited', revision: 'a', code: 7, signal: null, log: 'bye', calls: { 'call-1': 'bye\n' }
+  })
 })
 
 test('uncaught exception after a call ends the worker with its trace', async () => {

@@ -6,6 +6,7 @@ const fs = require('node:fs')
 const { Writable } = require('node:stream')
 const { Host, alive, eventually, sleep } = require('../testing/harness')
 const { Budget, LogSink, WorkerLog, CALL_MAX_BYTES, CUT, LINE_MAX_BYTES, SINK_MAX_BYTES, TAIL_MAX_BYTES } = require('../src/logs')
+const { KEPT_MAX_BYTES } = require('../src/streams')
 
 let host
 
@@ -89,6 +90,66 @@ test('control characters and broken utf-8 stay one JSON line', async () => {
   assert.ok(host.messages().includes('\ufffd\u001b[3'))
 })
 
+const keep = { 'Fn-Log': 'keep' }
+const kept = (reply) => Buffer.from(reply.header('Fn-Log') ?? '', 'base64').toString()
+
+test('a call that asks for its log gets all it wrote', async () => {
+  await host.loaded('a', `exports.handler = (event) => {
+    console.log('out')
+    console.error('err')
+    process.stdout.write('no end')
+    if (event.body) throw new TypeError('wrong')
+  }\n`)
+  assert.equal(kept(await host.call('a', { headers: keep })), 'out\nerr\nno end\n')
+  const failed = await host.call('a', { body: 'x', headers: keep })
+  assert.ok(failed.status === 502 && kept(failed).includes('TypeError: wrong'))
+  assert.equal((await host.call('a')).header('Fn-Log'), null)
+  assert.equal(kept(await host.call('a', { headers: keep })).match(/out/g).length, 1, 'another call’s is not there')
+})
+
+test('of a long log the end is kept', async () => {
+  await host.loaded('a', "exports.handler = () => { for (let n = 0; n < 20000; n++) console.log(n, '\\u00e9') }\n")
+  const log = kept(await host.call('a', { headers: keep }))
+  assert.ok(log.endsWith('19998 \u00e9\n19999 \u00e9\n'))
+  assert.ok(Buffer.byteLength(log) >= KEPT_MAX_BYTES - 1 && Buffer.byteLength(log) <= KEPT_MAX_BYTES)
+})
+
+test('logs of concurrent calls are each its own', async () => {
+  await host.loaded('a', `exports.handler = async (event) => {
+    for (let i = 0; i < 20; i++) {
+      console.log(event.body)
+      await new Promise(setImmediate)
+    } }\n`, { concurrency: 4 })
+  const names = ['w', 'x', 'y', 'z']
+  const logs = await Promise.all(names.map(async (name) => kept(await host.call('a', { body: name, callId: name, headers: keep }))))
+  assert.deepEqual(logs, names.map((name) => `${name}\n`.repeat(20)))
+})
+
+test('a function cannot answer a log of its own', async () => {
+  await host.loaded('a', "exports.handler = () => { console.log('true'); return { statusCode: 200, headers: { 'Fn-Log': 'Zm9yZ2Vk' } } }\n")
+  assert.deepEqual((await host.call('a', { headers: keep })).all('Fn-Log'), ['dHJ1ZQo='])
+  assert.equal((await host.call('a')).header('Fn-Log'), null)
+})
+
+test('the end of a worker tells what its calls had written', async () => {
+  await host.loaded('a', `exports.handler = (event) => {
+    console.log('said by', event.body)
+    if (event.body === 'second') process.exit(3)
+  }\n`)
+  await host.call('a', { body: 'first', callId: 'c-1' })
+  await assert.rejects(host.call('a', { body: 'second', callId: 'c-2' }))
+  const event = await host.runner.read()
+  assert.deepEqual([event.event, event.code, event.calls], ['exited', 3, { 'c-2': 'said by second\n' }])
+})
+
+test('a kill tells what its calls had written', async () => {
+  await host.loaded('a', "exports.handler = () => { console.log('begun'); return new Promise(() => {}) }\n")
+  const hung = assert.rejects(host.call('a', { callId: 'c-1' }))
+  await eventually(() => host.messages({ call: 'c-1', message: 'begun' }).length, 'the line')
+  assert.deepEqual((await host.request('kill', 'a')).calls, { 'c-1': 'begun\n' })
+  await hung
+})
+
 const listSink = () => ({ records: [], push (record) { this.records.push(record) } })
 
 test('tail keeps the last kibibyte', () => {
@@ -96,6 +157,14 @@ test('tail keeps the last kibibyte', () => {
   for (let i = 0; i < 1000; i++) log.feed('stdout', Buffer.from(`line ${i}\n`))
   assert.ok(log.tail().endsWith('line 998\nline 999'))
   assert.ok(Buffer.byteLength(log.tail()) > 900 && Buffer.byteLength(log.tail()) <= TAIL_MAX_BYTES)
+})
+
+test('what running calls wrote is bounded and goes with their end', () => {
+  const log = new WorkerLog(listSink(), {})
+  log.feed('stdout', Buffer.from(`\0a\n${'x'.repeat(10_000)}\n\0b\n${'y'.repeat(10_000)}\n`))
+  assert.deepEqual(Object.keys(log.ofCalls()), ['b'])
+  log.feed('stdout', Buffer.from('\0\n'))
+  assert.deepEqual(log.ofCalls(), {})
 })
 
 test('marks split over chunks are understood', () => {

@@ -159,7 +159,8 @@ def test_worker_that_exits_is_reported_with_its_code(host: Host) -> None:
     with pytest.raises(Exception):
         host.call("a")
     event = host.runner.read()
-    assert event == {"event": "exited", "revision": "a", "code": 7, "signal": None, "log": "bye"}
+    assert event == {"event": "exited", "revision": "a", "code": 7, "signal": None, "log": "bye",
+                     "calls": {"call-1": "bye\n"}}
 
 
 def test_worker_killed_from_outside_is_reported_with_its_signal(host: Host) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
@@ -9,7 +10,8 @@ import pytest
 
 from funcatron_host.logs import (CALL_MAX_BYTES, CUT, LINE_MAX_BYTES, SINK_MAX_BYTES, TAIL_MAX_BYTES, Budget, LogSink,
                                  WorkerLog)
-from harness import Host, alive, eventually
+from funcatron_host.streams import KEPT_MAX_BYTES
+from harness import Host, Reply, alive, eventually
 
 
 def test_lines_carry_call_app_fn_revision_and_stream(host: Host) -> None:
@@ -124,6 +126,74 @@ def test_crash_leaves_its_last_words(host: Host) -> None:
     assert "Fatal Python error: Segmentation fault" in host.messages(stream="stderr") and "near" in host.messages()
 
 
+KEEP = {"Fn-Log": "keep"}
+
+
+def kept(reply: Reply) -> str:
+    return base64.b64decode(reply.header("Fn-Log", "")).decode()
+
+
+def test_a_call_that_asks_for_its_log_gets_all_it_wrote(host: Host) -> None:
+    host.loaded("a", "import logging, sys\nlogging.basicConfig(level='INFO')\ndef handler(event):\n    print('out')\n"
+                     "    print('err', file=sys.stderr)\n    logging.info('noted')\n    print('no end', end='')\n"
+                     "    if event['body']:\n        raise ValueError('wrong')\n")
+    assert kept(host.call("a", headers=KEEP)) == "out\nerr\nINFO:root:noted\nno end\n"
+    failed = host.call("a", b"x", headers=KEEP)
+    assert failed.status == 502 and "ValueError: wrong" in kept(failed)
+    assert host.call("a").header("Fn-Log") is None
+    assert kept(host.call("a", headers=KEEP)).count("out") == 1, "another call's is not there"
+
+
+def test_of_a_long_log_the_end_is_kept(host: Host) -> None:
+    host.loaded("a", "def handler(event):\n    for n in range(20000):\n        print(n, '\u00e9')\n")
+    log = kept(host.call("a", headers=KEEP))
+    assert log.endswith("19998 \u00e9\n19999 \u00e9\n") and KEPT_MAX_BYTES - 1 <= len(log.encode()) <= KEPT_MAX_BYTES
+
+
+@pytest.mark.parametrize("prefix", ["async ", ""])
+def test_logs_of_concurrent_calls_are_each_its_own(host: Host, prefix: str) -> None:
+    wait = "await asyncio.sleep(0.001)" if prefix else "time.sleep(0.001)"
+    host.loaded("a", f"import asyncio, time\n{prefix}def handler(event):\n    for _ in range(20):\n"
+                     f"        print(event['body'])\n        {wait}\n", concurrency=4)
+    logs: dict[str, str] = {}
+
+    def call(name: str) -> None:
+        logs[name] = kept(host.call("a", name.encode(), headers=KEEP, call_id=name))
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in "wxyz"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert logs == {name: f"{name}\n" * 20 for name in "wxyz"}
+
+
+def test_a_function_cannot_answer_a_log_of_its_own(host: Host) -> None:
+    host.loaded("a", "def handler(event):\n    print('true')\n    return {'statusCode': 200, 'headers': {'Fn-Log': 'Zm9yZ2Vk'}}\n")
+    reply = host.call("a", headers=KEEP)
+    assert [value for name, value in reply.headers if name.lower() == "fn-log"] == ["dHJ1ZQo="]
+    assert host.call("a").header("Fn-Log") is None
+
+
+def test_the_end_of_a_worker_tells_what_its_calls_had_written(host: Host) -> None:
+    host.loaded("a", "import os\ndef handler(event):\n    print('said by', event['body'])\n"
+                     "    if event['body'] == 'second':\n        os._exit(3)\n")
+    host.call("a", b"first", call_id="c-1")
+    with pytest.raises(Exception):
+        host.call("a", b"second", call_id="c-2")
+    event = host.runner.read()
+    assert (event["event"], event["code"], event["calls"]) == ("exited", 3, {"c-2": "said by second\n"})
+
+
+def test_a_kill_tells_what_its_calls_had_written(host: Host) -> None:
+    host.loaded("a", "import time\ndef handler(event):\n    print('begun')\n    time.sleep(60)\n")
+    hung = threading.Thread(target=lambda: pytest.raises(Exception, host.call, "a", call_id="c-1"))
+    hung.start()
+    eventually(lambda: host.messages(call="c-1", message="begun"), "the line")
+    assert host.request("kill", "a")["calls"] == {"c-1": "begun\n"}
+    hung.join()
+
+
 class ListSink:
     def __init__(self) -> None:
         self.records: list[dict] = []
@@ -138,6 +208,14 @@ def test_tail_keeps_the_last_kibibyte() -> None:
         log.feed("stdout", f"line {number}\n".encode())
     tail = log.tail()
     assert tail.endswith("line 998\nline 999") and 900 < len(tail.encode()) <= TAIL_MAX_BYTES
+
+
+def test_what_running_calls_wrote_is_bounded_and_goes_with_their_end() -> None:
+    log = WorkerLog(ListSink(), {})
+    log.feed("stdout", b"\0a\n" + b"x" * 10_000 + b"\n\0b\n" + b"y" * 10_000 + b"\n")
+    assert set(log.of_calls()) == {"b"}
+    log.feed("stdout", b"\0\n")
+    assert log.of_calls() == {}
 
 
 def test_marks_split_over_chunks_are_understood() -> None:

@@ -238,6 +238,13 @@ def answer_failure(status: int, message: str) -> Answer:
     return Answer(status, [("Content-Type", "application/json")], body)
 
 
+def with_log(answer: Answer, log: bytes | None) -> Answer:
+    """The answer with what its call wrote, where that was asked for. No header of a function's own has this name."""
+    if not log:
+        return answer
+    return answer._replace(headers=[*answer.headers, ("Fn-Log", base64.b64encode(log).decode("ascii"))])
+
+
 def _answer(status: Any, headers: Mapping[str, Any], body: bytes | Pieces, content_type: str | None) -> Answer:
     if isinstance(status, bool) or not isinstance(status, (int, str)) or not str(status).isdigit():
         raise InvalidResult(f"status is not a number but {type(status).__name__}")

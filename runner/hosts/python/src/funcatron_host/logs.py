@@ -21,6 +21,7 @@ LINE_OVERHEAD_BYTES = 128  # what a line's JSON costs beside its text: floods of
 NOBODY_WINDOW_S = 60.0  # output that belongs to no call may fill the same bound once in this time
 CALLS_MAX = 4096  # calls whose bytes are counted at once; the oldest is forgotten first
 TAIL_MAX_BYTES = 1024
+CALLS_TAIL_MAX_CHARS = 16 * 1024  # of the calls that run, together: what each had written when its worker ended
 SINK_MAX_BYTES = 8 * 1024 * 1024  # waits for whoever reads the host's stdout, then is dropped
 CUT = " [line cut]"
 
@@ -122,6 +123,8 @@ class WorkerLog:
         self._budget = Budget()
         self._tail: collections.deque[str] = collections.deque()
         self._tail_bytes = 0
+        self._open: collections.deque[tuple[str, str]] = collections.deque()
+        self._open_chars = 0
         self._streams = {name: _Stream() for name in ("stdout", "stderr")}
 
     def feed(self, name: str, chunk: bytes) -> None:
@@ -149,6 +152,13 @@ class WorkerLog:
     def tail(self) -> str:
         return "\n".join(self._tail).encode()[-TAIL_MAX_BYTES:].decode("utf-8", "ignore")
 
+    def of_calls(self) -> dict[str, str]:
+        """The last lines of the calls that have not ended, by call."""
+        lines: dict[str, list[str]] = {}
+        for call, text in self._open:
+            lines.setdefault(call, []).append(text)
+        return {call: "\n".join(texts) + "\n" for call, texts in lines.items()}
+
     def _line(self, name: str, stream: "_Stream", line: bytes) -> None:
         text, nul, mark = line.partition(b"\0")
         was_cut, stream.cut = stream.cut, False
@@ -157,6 +167,8 @@ class WorkerLog:
         if nul:
             call = mark.decode("utf-8", "replace")
             if _CALL_ID.match(call):
+                if not call:
+                    self._ended(stream.call)
                 stream.call = call
             else:
                 self._record(name, stream.call, mark)
@@ -170,7 +182,7 @@ class WorkerLog:
         if not text:
             return
         self._push("error" if name == "stderr" else "info", name, call, text)
-        self._keep(text)
+        self._keep(call, text)
         if self._budget.take(call, len(raw) + LINE_OVERHEAD_BYTES):
             self._push("warn", "host", call, f"log limit of {CALL_MAX_BYTES} bytes reached, the rest is dropped")
 
@@ -181,7 +193,16 @@ class WorkerLog:
         record.update(stream=stream, message=message)
         self._sink.push(record)
 
-    def _keep(self, text: str) -> None:
+    def _ended(self, call: str) -> None:
+        self._open = collections.deque(line for line in self._open if line[0] != call)
+        self._open_chars = sum(len(text) + 1 for _, text in self._open)
+
+    def _keep(self, call: str, text: str) -> None:
+        if call:
+            self._open.append((call, text))
+            self._open_chars += len(text) + 1
+            while self._open_chars > CALLS_TAIL_MAX_CHARS and len(self._open) > 1:
+                self._open_chars -= len(self._open.popleft()[1]) + 1
         text = text[-TAIL_MAX_BYTES:]
         self._tail.append(text)
         self._tail_bytes += len(text) + 1

@@ -15,18 +15,35 @@ from contextvars import ContextVar
 
 # A line without an end is written out at this size, so that a partial line cannot grow without bound.
 PARTIAL_MAX_CHARS = 16 * 1024
+# What is kept of a call's output for whoever asked for it: its end, as the call ledger keeps it.
+KEPT_MAX_BYTES = 16 * 1024
 
 current_call: ContextVar["CallOutput | None"] = ContextVar("funcatron_call", default=None)
 
 
 class CallOutput:
-    """What one call has written and not yet ended with a newline, by descriptor."""
+    """What one call has written and not yet ended with a newline, by descriptor; and its last lines, where asked for."""
 
-    __slots__ = ("call_id", "partial")
+    __slots__ = ("call_id", "partial", "_kept")
 
-    def __init__(self, call_id: str) -> None:
+    def __init__(self, call_id: str, keep: bool = False) -> None:
         self.call_id = call_id
         self.partial: dict[int, str] = {}
+        self._kept = bytearray() if keep else None
+
+    def wrote(self, lines: str) -> None:
+        """Keeps the end of it. Two streams may write at once: each step here is one of the interpreter's."""
+        if self._kept is None:
+            return
+        self._kept += lines[-KEPT_MAX_BYTES:].encode("utf-8", "backslashreplace")
+        if len(self._kept) > 2 * KEPT_MAX_BYTES:
+            del self._kept[:-KEPT_MAX_BYTES]
+
+    def kept(self) -> bytes | None:
+        """Whole characters; None where nobody asked."""
+        if self._kept is None:
+            return None
+        return bytes(self._kept[-KEPT_MAX_BYTES:]).decode("utf-8", "ignore").encode()
 
 
 class LogStream(io.TextIOBase):
@@ -64,6 +81,7 @@ class LogStream(io.TextIOBase):
             call.partial[self._fd] = pending[end:]
             if end:
                 self._emit(call.call_id, pending[:end])
+                call.wrote(pending[:end])
         return len(text)
 
     def flush(self) -> None:
@@ -80,6 +98,7 @@ class LogStream(io.TextIOBase):
             rest = call.partial.pop(self._fd, "")
             if rest:
                 self._emit(call.call_id, rest + "\n")
+                call.wrote(rest + "\n")
             if self._marked and self._marked == call.call_id:
                 self._emit("", "")
 
@@ -134,8 +153,8 @@ class Streams:
         """The call that writes: by context, else the only one that can be running."""
         return current_call.get() or self._running or self._nobody
 
-    def begin(self, call_id: str) -> CallOutput:
-        call = CallOutput(call_id)
+    def begin(self, call_id: str, keep: bool) -> CallOutput:
+        call = CallOutput(call_id, keep)
         current_call.set(call)
         if self._serial:
             self._running = call

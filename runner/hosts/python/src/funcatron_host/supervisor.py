@@ -252,14 +252,15 @@ class Supervisor:
             self._all_gone.set()
 
     def _report(self, worker: Worker, status: int | None) -> None:
-        load, tail = worker.load, worker.log.tail()
-        code, name = _exit_of(status)
+        load, tail, (code, name) = worker.load, worker.log.tail(), _exit_of(status)
+        calls = {"calls": left} if (left := worker.log.of_calls()) else {}
         if worker.state == "loading":
             self._failed(load, worker.reason or f"worker ended while loading: {_words(code, name)}", tail)
         elif worker.state == "ready":
-            self.emit({"event": "exited", "revision": load.revision, "code": code, "signal": name, "log": tail})
+            exit_ = {"revision": load.revision, "code": code, "signal": name, "log": tail}
+            self.emit({"event": "exited", **exit_, **calls})
         for event, request_id in worker.ended_by:
-            self.emit({"event": event, "id": request_id, "revision": load.revision})
+            self.emit({"event": event, "id": request_id, "revision": load.revision, **calls})
 
     def _drain(self, worker: Worker, name: str, fd: int) -> None:
         self._loop.remove_reader(fd)

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from . import fdk_shim
-from .calls import Answer, Context, InvalidResult, answer_failure, deadline_of
+from .calls import Answer, Context, InvalidResult, answer_failure, deadline_of, with_log
 from .handlers import Handler, HandlerError, UnknownOperation, load_handler
 from .http_stream import BadRequest, Connection, Request
 from .pieces import END, Pieces, PiecesFailed, is_source
@@ -236,7 +236,7 @@ class _Server:
         if deadline is not None and deadline <= time.time():
             connection.write(answer_failure(504, "deadline had passed before the call began"), request.keep_alive)
             return True
-        call = self._streams.begin(request.header("fn-call-id", "") or "")
+        call = self._streams.begin(request.header("fn-call-id", "") or "", request.header("fn-log") == "keep")
         try:
             answer = self._run(request, deadline, call)
             if isinstance(answer.body, Pieces):
@@ -244,7 +244,7 @@ class _Server:
         finally:
             self._leave_if_forked()
             self._streams.end(call)
-        connection.write(answer, request.keep_alive)
+        connection.write(with_log(answer, call.kept()), request.keep_alive)
         return True
 
     def _stream(self, connection: Connection, answer: Answer, pieces: Pieces, keep_alive: bool) -> bool:
