@@ -212,3 +212,14 @@ async fn an_answer_that_cannot_be_carried_is_told_as_such() {
     assert!(String::from_utf8_lossy(&reply.body).contains("cannot be carried"));
     stage.end(runner, 0).await;
 }
+
+#[tokio::test]
+async fn an_app_without_an_exchange_for_replies_holds_nothing_up() {
+    let stage = Stage::new().await;
+    stage.gateway.link.delete_exchange(&stage.gateway.names.event_replies()).await.unwrap();
+    let (function, runner) = (stage.function(), stage.runner());
+    stage.send("first", Some(KEY)).await;
+    stage.send("second", Some(KEY)).await;
+    eventually("both have run", async || function.seen().len() == 2).await;
+    stage.end(runner, 0).await;
+}
