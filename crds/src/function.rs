@@ -185,6 +185,30 @@ pub struct FnAsync {
     /// How many of those that were given up are kept, and how long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetters>,
+    /// Who is told that one succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_success: Option<Callback>,
+    /// Who is told that one failed for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<Callback>,
+}
+
+/// Whom the end of a call is told. Exactly one field is set.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Default)]
+#[x_kube(
+    validation = Rule::new("has(self.fn) != has(self.url)")
+        .message("a callback: set exactly one of `fn` and `url`")
+)]
+pub struct Callback {
+    /// A Fn of the same App, which is called with the call's end.
+    #[serde(default, rename = "fn", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 40), regex(pattern = schema::NAME))]
+    pub fn_name: Option<String>,
+    /// Where the call's end is sent, signed; https, unless the platform allows the host without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(schema::CALLBACK_URL_RULE).message(schema::CALLBACK_URL_MESSAGE))]
+    pub url: Option<String>,
 }
 
 /// When a call that fails is tried again, and when it is given up. It then is a dead letter.

@@ -42,7 +42,8 @@ pub use env::{
 };
 pub use environment::{EnvEntry, EnvError, ObjectKind, RESERVED_PREFIXES, check_env, merged_env};
 pub use function::{
-    AsyncRetry, Contract, DeadLetters, FilesSource, FnAsync, FnScale, FnSource, FnSpec, FnStatus, Function,
+    AsyncRetry, Callback, Contract, DeadLetters, FilesSource, FnAsync, FnScale, FnSource, FnSpec, FnStatus,
+    Function,
 };
 pub use resources::{ResourceAmounts, ResourceLimits, memory_bytes};
 pub use revision::{

@@ -58,6 +58,13 @@ fn an_upgrade_rolls_nothing() {
     assert_eq!(name(http), "list-orders-d5e40a71");
 }
 
+/// Whom the end of a call is told runs no other code.
+#[test]
+fn a_callback_rolls_nothing() {
+    let told = json!({"async": {"retry": {"maxAttempts": 2}, "onSuccess": {"fn": "mail"}, "onFailure": {"url": "https://a.b"}}});
+    assert_eq!(name(told), name(json!({})));
+}
+
 #[test]
 fn the_document_is_canonical_json() {
     let document =

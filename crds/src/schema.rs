@@ -29,6 +29,13 @@ pub(crate) const RESERVED_RULE: &str = "!self.startsWith('FN_') && !self.startsW
 pub(crate) const RESERVED_MESSAGE: &str =
     "names with FN_ and FUNCATRON_ are the platform's own: choose another name";
 
+/// A callback's URL. What its host resolves to is judged when it is asked.
+pub(crate) const CALLBACK_URL_RULE: &str =
+    r"self.matches('^https?://([^/?#@ \\[\\]]+|\\[[0-9a-fA-F:.]+\\](:[0-9]{1,5})?)([/?][^# ]*)?$')";
+/// What any other URL is told.
+pub(crate) const CALLBACK_URL_MESSAGE: &str =
+    "url: an absolute URL such as https://example.com/hook, without user and fragment";
+
 /// Conditions in one status: the types there are, and room for others'.
 const CONDITIONS_MAX: usize = 16;
 /// URLs in a status; one for each hostname a Route may have.

@@ -179,6 +179,37 @@ fn waits_and_ages_of_calls_that_run_later_are_bounded() {
 }
 
 #[test]
+fn a_callback_is_a_fn_or_a_url() {
+    let with =
+        |callback: Value| json!({"image": "i", "async": {"onSuccess": callback, "onFailure": callback}});
+    accepted("Fn", with(json!({"fn": "mail"})));
+    for url in [
+        "https://example.com",
+        "http://hook.corp:8080/a/b?c=d@e",
+        "https://example.com?x=1",
+        "https://[2001:db8::1]:8443/x",
+        "https://8.8.8.8/",
+    ] {
+        accepted("Fn", with(json!({"url": url})));
+    }
+    refused("Fn", with(json!({})), "exactly one of `fn` and `url`");
+    refused("Fn", with(json!({"fn": "a", "url": "https://a.b"})), "exactly one of `fn` and `url`");
+    for url in [
+        "example.com/x",
+        "ftp://example.com",
+        "https://",
+        "https:///x",
+        "https://user@example.com/",
+        "https://u:p@example.com/",
+        "https://example.com/#part",
+        "https://example.com/a b",
+        "javascript:alert(1)",
+    ] {
+        refused("Fn", with(json!({"url": url})), "without user and fragment");
+    }
+}
+
+#[test]
 fn timeouts_are_bounded() {
     for timeout in ["0s", "61m", "1h1ms", "soon"] {
         refused("Fn", json!({"timeout": timeout}), "a timeout is 1ms to 1h");

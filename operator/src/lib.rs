@@ -15,6 +15,7 @@ mod app;
 mod apply;
 mod broker;
 mod cache;
+pub mod callbacks;
 mod config;
 mod context;
 mod function;

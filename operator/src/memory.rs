@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use funcatron_broker::message::FnEvent;
 use funcatron_crds::RevisionName;
 use funcatron_routing::{Conflict, RouteKey, RouteTable, conflicts};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -36,6 +37,8 @@ pub(crate) struct FnMemory {
     pub(crate) has_durable_queue: bool,
     /// The last look at that queue.
     pub(crate) durable_look: Option<DurableLook>,
+    /// What the ledger was told of it.
+    pub(crate) told: Option<FnEvent>,
 }
 
 impl FnMemory {

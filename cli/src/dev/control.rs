@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::callbacks::Words;
 use super::declared::Declared;
 use super::fleet::{Fleet, Notice, WakeOrder};
 use super::manifests::Key;
@@ -60,6 +61,7 @@ pub(crate) struct Control {
     runners: Runners,
     fleet: Fleet,
     schedules: Schedules,
+    ledger: Words,
     plan: Plan,
     plans: mpsc::Receiver<Plan>,
     words: mpsc::Sender<Word>,
@@ -98,6 +100,7 @@ impl Control {
             runners,
             fleet: Fleet::default(),
             schedules: Schedules::default(),
+            ledger: Words::default(),
             plan: Plan::default(),
             plans,
             words,
@@ -170,7 +173,8 @@ impl Control {
         self.start_runners(Instant::now());
         self.put_tables();
         self.gateway.tables.mark_synced();
-        Ok(())
+        let news = self.ledger.news(&self.plan, &self.gateway.internal_base);
+        Ok(self.ledger.tell(link, &self.installation, news).await?)
     }
 
     fn store_bundles(&self) {

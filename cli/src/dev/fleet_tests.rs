@@ -1,7 +1,8 @@
 use super::*;
 use crate::dev::plan::{AppPlan, FnPlan};
 use funcatron_broker::names::Installation;
-use funcatron_crds::Digest;
+use funcatron_crds::{Digest, FnSpec};
+use funcatron_operator::callbacks::word;
 
 fn names() -> AppNames {
     AppNames::new(&Installation::parse("dev").unwrap(), "default", "shop").unwrap()
@@ -26,6 +27,7 @@ fn plan(revision: Option<&str>) -> Plan {
             timeout_ms: 1000,
             detached: Default::default(),
             policies: vec![],
+            word: word("default", "hello", &FnSpec::default(), String::new()),
             bundles: Default::default(),
         };
         ("hello".to_owned(), planned)

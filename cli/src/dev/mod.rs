@@ -2,6 +2,7 @@
 //! process; the operator's part is played by `control`.
 
 mod broker;
+mod callbacks;
 mod control;
 mod declared;
 mod document;
@@ -27,7 +28,7 @@ use funcatron_broker::names::Installation;
 use funcatron_broker::supervise;
 use funcatron_crds::SigningKey;
 use funcatron_gateway::{Gateway, GatewayConfig, GatewayError, HostPolicy, MemoryBundles, TableStore};
-use funcatron_ledger::{Ledger, LedgerConfig};
+use funcatron_ledger::{AllowList, CallbackConfig, Ledger, LedgerConfig};
 use notify::RecursiveMode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -74,6 +75,9 @@ pub(crate) struct DevArgs {
     amqp: Option<String>,
 }
 
+/// This machine, to itself.
+const OWN_HOST: [&str; 3] = ["localhost", "127.0.0.0/8", "::1"];
+
 const EXAMPLE: &str = "\
 Example:
   Write this into hello/fn.yaml:
@@ -106,7 +110,7 @@ pub(crate) async fn run(args: DevArgs, shutdown: CancellationToken) -> anyhow::R
     // A folder without manifests is told before anything starts.
     manifests::read(&args.path, &schemas)?;
     let broker = Broker::open(args.amqp.as_deref(), &args.path).await?;
-    let ledger = Ledger::bind(LedgerConfig::in_memory(broker.installation.clone())).await?;
+    let ledger = Ledger::bind(ledger_config(broker.installation.clone())?).await?;
     let config = gateway_config(&args, &ledger)?;
     let bound = Gateway::bind(config.clone()).await.map_err(|error| name_flag(error, &args))?;
     let root = tempfile::Builder::new()
@@ -232,6 +236,13 @@ async fn keep_control(
     .await;
     let control = Arc::into_inner(control)?;
     Some((broker, control.into_inner().drain().await))
+}
+
+/// A laptop's callbacks may go to the laptop.
+fn ledger_config(installation: Installation) -> anyhow::Result<LedgerConfig> {
+    let config = LedgerConfig::in_memory(installation);
+    let callbacks = CallbackConfig { allow: AllowList::parse(OWN_HOST)?, ..config.callbacks.clone() };
+    Ok(LedgerConfig { callbacks, ..config })
 }
 
 fn gateway_config(args: &DevArgs, ledger: &Ledger) -> anyhow::Result<GatewayConfig> {

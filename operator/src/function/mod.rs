@@ -3,6 +3,7 @@
 mod apply;
 pub(crate) mod decide;
 pub(crate) mod durable;
+mod ledger;
 pub(crate) mod load;
 mod observe;
 mod pods;
@@ -125,6 +126,7 @@ async fn serve(
     let verdict = latest.as_ref().map_or(Verdict::Unknown, |latest| verdict(ctx, key, &latest.name));
     let plan = plan(ctx, key, observed, latest.as_ref(), &verdict);
     table::publish(ctx, &key.namespace, &observed.function.spec.app).await?;
+    ledger::tell(ctx, key, &observed.function).await;
     let retired = retire::step(ctx, key, observed, &plan).await;
     let tended = durable::tend(ctx, key, observed).await;
     let facts = Facts {
@@ -248,7 +250,8 @@ async fn conclude(ctx: &Context, function: &Function, facts: &Facts<'_>) -> Resu
 
 /// The Fn is gone: its objects go with it, and what the broker holds for it goes here.
 async fn gone(ctx: &Context, key: &Name) -> Result<Outcome, ReconcileError> {
-    let Some(memory) = ctx.memory.forget_fn(key) else { return Ok(Outcome::Done) };
+    let Some(mut memory) = ctx.memory.forget_fn(key) else { return Ok(Outcome::Done) };
+    ledger::tell_end(ctx, key, memory.told.take()).await;
     let _turn = ctx.memory.app_turn(Name::new(&key.namespace, &memory.app)).await;
     table::publish(ctx, &key.namespace, &memory.app).await?;
     sweep::bundles(ctx, &key.namespace, &memory.app).await?;

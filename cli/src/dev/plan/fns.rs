@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use funcatron_crds::{Digest, FnSource, Function, RunDocument, bundle, check_env};
+use funcatron_operator::callbacks::word;
 use funcatron_operator::policies;
 use funcatron_routing::app_table::{AsyncPolicy, RevisionEntry};
 
@@ -75,9 +76,10 @@ fn plan_fn(
     let (timeout_ms, detached) = (run.timeout_ms, AsyncPolicy::of(spec.detached.as_ref()));
     let policies = policies::of_fn(&app_plan.names, &key.name, spec.detached.as_ref())
         .map_err(|error| ("/metadata/name", error.to_string()))?;
+    let word = word(&key.namespace, &key.name, spec, String::new());
     let bundles = [run.to_bytes().into(), code.into()];
     app_plan.config.extend(config);
-    let planned = FnPlan { revision, timeout_ms, detached, policies, bundles };
+    let planned = FnPlan { revision, timeout_ms, detached, policies, word, bundles };
     app_plan.fns.insert(key.name.clone(), planned);
     Ok(())
 }

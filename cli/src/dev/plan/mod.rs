@@ -9,6 +9,7 @@ mod triggers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use funcatron_broker::message::FnEvent;
 use funcatron_broker::names::{AppNames, Installation};
 use funcatron_broker::policy::Policy;
 use funcatron_crds::ScheduleTrigger;
@@ -71,6 +72,8 @@ pub(crate) struct FnPlan {
     pub(crate) detached: AsyncPolicy,
     /// What its queues go by besides what goes for all.
     pub(crate) policies: Vec<Policy>,
+    /// What the ledger is told of it, but for where it is invoked.
+    pub(crate) word: FnEvent,
     /// Its run document and code.
     pub(crate) bundles: [Bytes; 2],
 }
