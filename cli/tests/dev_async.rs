@@ -142,3 +142,27 @@ fn what_a_call_wrote_is_its_log_attempt_by_attempt() {
     let (first, second) = (log.find("attempt 1").unwrap(), log.find("attempt 2").unwrap());
     assert!(first < second && log.matches("ValueError: not today").count() == 2, "{log}");
 }
+
+#[test]
+fn the_end_of_a_call_calls_the_fn_that_its_fn_names() {
+    let mail = later("mail", "return {\"body\": \"sent\"}");
+    let mail = mail.replace("async: {retry", "async: {onSuccess: {fn: thank}, retry");
+    let thank = later("thank", "return str(event)");
+    let (_folder, dev) = dev(&format!("{mail}{thank}"));
+    let location = accepted(&dev, "/mail");
+    let told = eventually("it is told", || {
+        let call = json(&at(&location, "GET", ""));
+        (call["callbacks"][0]["status"] == "delivered").then_some(call)
+    });
+    assert_eq!((&told["status"], &told["callbacks"][0]["target"]), (&"success".into(), &"thank".into()));
+    let base = location.split("/calls/").next().unwrap();
+    let list = at(&format!("{base}/v1/namespaces/default/apps/shop/calls?fn=thank"), "GET", "");
+    let calls = json(&list)["calls"].clone();
+    assert_eq!((calls.as_array().unwrap().len(), &calls[0]["source"]), (1, &"callback".into()));
+    let callback = format!("{base}/calls/{}", calls[0]["id"].as_str().unwrap());
+    once(&callback, "success");
+    let result = at(&callback, "GET", "/result");
+    assert!(result.body.contains(told["id"].as_str().unwrap()), "{result:?}");
+    let key = json(&at(&format!("{base}/v1/callback-key"), "GET", ""));
+    assert!(key["key"].as_str().unwrap().starts_with("whpk_"), "{key}");
+}

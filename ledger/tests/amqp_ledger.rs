@@ -9,8 +9,8 @@ mod postgres;
 use std::sync::Arc;
 
 use funcatron_broker::amqp::AmqpConnector;
-use funcatron_broker::link::Target;
-use funcatron_broker::message::{Call, CallEvent, CallId, Ended, Intent, Source};
+use funcatron_broker::link::{Confirm, Connector as _, Target};
+use funcatron_broker::message::{Call, CallEvent, CallId, CallbackTarget, Ended, FnEvent, Intent, Source};
 use funcatron_broker::names::LEDGER_KEY;
 use funcatron_ledger::LedgerConfig;
 use funcatron_ledger::store::DatabaseAddress;
@@ -196,4 +196,57 @@ fn call() -> Call {
         headers: HeaderMap::new(),
         body: "hello".into(),
     }
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ and PostgreSQL: cargo xtask test runs it"]
+async fn an_end_that_a_runner_tells_calls_a_fn_back_once_in_a_queue_that_is_made_for_it() {
+    let server = postgres::shared();
+    let database = postgres::database(server.as_deref()).await;
+    let ground = Ground::new(&connector()).await;
+    let ledger = start(&ground, database).await;
+    let word = FnEvent {
+        user_id: None,
+        namespace: "team-a".into(),
+        app: "shop".into(),
+        fn_name: "mail".into(),
+        at_ms: 1,
+        url: "http://gateway/invoke/team-a/mail".into(),
+        timeout_ms: 5_000,
+        attempts_max: None,
+        age_max_ms: None,
+        // Itself: it would go on for ever if a callback's end were told.
+        on_success: Some(CallbackTarget::Fn("mail".into())),
+        on_failure: None,
+        deleted: false,
+    };
+    let queue = ground.installation.ledger_queue();
+    let sent =
+        ground.link.publish_confirmed(Target::queue(&queue), word.into_envelope().unwrap(), true).await;
+    assert_eq!(sent.unwrap(), Confirm::Acked);
+    let link = connector().connect().await.unwrap();
+    let says = |event: CallEvent| CallEvent { user_id: Some(user()), ..event };
+    let id = CallId::fresh();
+    for _ in 0..2 {
+        // Its `queued` was lost, and its end comes twice.
+        ground.report(&*link, says(ended(id, 1, Ended::Success))).await;
+    }
+    let path = format!("/calls/{id}");
+    eventually("it is told", async || {
+        ledger.get(&path).await.json()["callbacks"][0]["status"] == "delivered"
+    })
+    .await;
+    let mut calls = ground.consume(&ground.names.durable_queue("mail").unwrap()).await;
+    let delivery = take(&mut calls).await;
+    let call = Call::from_envelope(delivery.envelope.clone()).unwrap();
+    assert_eq!(call.headers["ce-subject"], id.to_string());
+    ground.report(&*link, says(ended(call.id, 1, Ended::Success))).await;
+    ledger.until(call.id, "success").await;
+    delivery.ack().await.unwrap();
+    assert!(ledger.get(&format!("/calls/{}", call.id)).await.json().get("callbacks").is_none());
+    let left = ground.link.inspect(&ground.names.durable_queue("mail").unwrap()).await.unwrap();
+    assert_eq!(left.unwrap().ready, 0, "it was called once");
+    link.close().await;
+    ledger.stop().await;
+    ground.clean().await;
 }

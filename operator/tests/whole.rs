@@ -5,6 +5,8 @@
 
 #[path = "whole/bridges.rs"]
 mod bridges;
+#[path = "whole/callbacks.rs"]
+mod callbacks;
 mod fake;
 #[path = "whole/policies.rs"]
 mod policies;

@@ -71,6 +71,10 @@ mod tests {
         // The seed and the public key of RFC 8032's first test.
         assert_eq!(key.public(), "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
         let signature = key.sign("id", 1_790_000_000, b"{}");
+        // As `cryptography` of Python signs it.
+        let expected =
+            "v1a,2zab2nPApXJaMdttSzedpJghsHQl4u46BtrT7G6l0MLVqmckkbWTrFQFTdFX9I8NSN2iZYraIW5LflE+WZ5NCg==";
+        assert_eq!(signature, expected);
         let bytes = STANDARD.decode(signature.strip_prefix("v1a,").unwrap()).unwrap();
         let public = STANDARD.decode(key.public().strip_prefix("whpk_").unwrap()).unwrap();
         let public = UnparsedPublicKey::new(&ED25519, public);
