@@ -20,6 +20,8 @@ use crate::problem::Problem;
 const BY_ID: &str = "/calls/";
 /// Below it is what belongs to an App, for whoever may know and change all of it.
 const BY_APP: &str = "/v1/namespaces/";
+/// What callbacks are checked with: everybody's to know.
+const CALLBACK_KEY: &str = "/v1/callback-key";
 /// A page of calls or an answer that was kept is far below it.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// A look into a database takes milliseconds; a redrive of dead letters some seconds.
@@ -46,7 +48,7 @@ impl Ledger {
 
     /// Whether a path is the ledger's.
     pub(crate) fn serves(&self, path: &str) -> bool {
-        path.starts_with(BY_ID) || (self.whole && path.starts_with(BY_APP))
+        path.starts_with(BY_ID) || path == CALLBACK_KEY || (self.whole && path.starts_with(BY_APP))
     }
 
     /// Asks, and hands the answer on.
@@ -112,6 +114,7 @@ mod tests {
         let (cluster, laptop) = (ledger(HostPolicy::Strict), ledger(HostPolicy::Dev));
         let of_app = "/v1/namespaces/a/apps/b/calls";
         assert!(cluster.serves("/calls/1") && !cluster.serves(of_app));
+        assert!(cluster.serves("/v1/callback-key") && laptop.serves("/v1/callback-key"));
         assert!(laptop.serves("/calls/1") && laptop.serves(of_app));
         assert!(!laptop.serves("/invoke/a/b") && !laptop.serves("/v1") && !laptop.serves("/calls"));
     }
