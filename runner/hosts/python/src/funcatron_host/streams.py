@@ -22,7 +22,7 @@ current_call: ContextVar["CallOutput | None"] = ContextVar("funcatron_call", def
 
 
 class CallOutput:
-    """What one call has written and not yet ended with a newline, by descriptor; and its last lines, where asked for."""
+    """What one call has written and not yet ended with a newline, by descriptor; and the end of it, where asked for."""
 
     __slots__ = ("call_id", "partial", "_kept")
 
