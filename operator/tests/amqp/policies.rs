@@ -94,10 +94,8 @@ async fn waits_follow_a_fn_and_policies_deleted_by_hand_stand_again() {
     let kept = json!({"max-length": 5, "message-ttl": 3_600_000});
     put_fn(&api, &json!({"retry": {"backoff": "1500ms"}, "deadLetter": {"maxLength": 5, "maxAge": "1h"}}));
     let operator = Running::start(&api, &names, &connector);
-    until("its queue stands", async || {
-        link.inspect(&names.durable_queue("report").unwrap()).await.unwrap().is_some()
-    })
-    .await;
+    let queue = names.durable_queue("report").unwrap();
+    until("its queue stands", async || link.inspect(&queue).await.unwrap().is_some()).await;
     let all_stand = async || {
         [policy(&all).await, policy(&own).await, policy(&dead).await]
             == [waits(1_000), waits(1_500), kept.clone()]
@@ -112,14 +110,11 @@ async fn waits_follow_a_fn_and_policies_deleted_by_hand_stand_again() {
     for name in [&all, &own, &dead] {
         delete_policy(name).await;
     }
-    assert!(policy(&own).await.is_null());
     let operator = Running::start(&api, &names, &connector);
     until("what was deleted by hand stands again", all_stand).await;
     api.delete(APPS, "team-a", "shop");
-    until("the App's policies go with it", async || {
-        policy(&own).await.is_null() && policy(&dead).await.is_null()
-    })
-    .await;
+    let gone = async || policy(&own).await.is_null() && policy(&dead).await.is_null();
+    until("the App's policies go with it", gone).await;
     operator.stop().await;
     delete_policy(&all).await;
     link.delete_queue(&names.installation().reports_queue(), false).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use funcatron_crds::{Digest, FnSource, Function, RunDocument, bundle, check_env};
+use funcatron_crds::{Digest, FnSource, FnSpec, Function, RunDocument, bundle, check_env};
 use funcatron_operator::callbacks::word;
 use funcatron_operator::policies;
 use funcatron_routing::app_table::{AsyncPolicy, RevisionEntry};
@@ -52,11 +52,7 @@ fn plan_fn(
     check_env("App", &app.object.spec.env, &app.object.spec.env_from)
         .and_then(|()| check_env("Fn", &spec.env, &spec.env_from))
         .map_err(|error| ("/spec/env", error.to_string()))?;
-    let runtime = spec.runtime.clone().unwrap_or_default();
-    if !RUNTIMES.contains(&runtime.as_str()) {
-        let known = RUNTIMES.join(", ");
-        return Err(("/spec/runtime", format!("{runtime} is not known; the runtimes here are {known}")));
-    }
+    let runtime = known_runtime(spec)?;
     let code = bundle::pack(&files(manifests, folders, key, spec.source.as_ref(), &runtime)?)
         .map_err(|error| ("/spec/source", error.to_string()))?;
     let digest = Digest::of(&code);
@@ -82,6 +78,15 @@ fn plan_fn(
     let planned = FnPlan { revision, timeout_ms, detached, policies, word, bundles };
     app_plan.fns.insert(key.name.clone(), planned);
     Ok(())
+}
+
+fn known_runtime(spec: &FnSpec) -> Result<String, Fault> {
+    let runtime = spec.runtime.clone().unwrap_or_default();
+    if RUNTIMES.contains(&runtime.as_str()) {
+        return Ok(runtime);
+    }
+    let known = RUNTIMES.join(", ");
+    Err(("/spec/runtime", format!("{runtime} is not known; the runtimes here are {known}")))
 }
 
 fn files(
