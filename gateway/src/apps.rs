@@ -50,6 +50,8 @@ pub(crate) struct RevisionPart {
     /// Where wakes go; a dedicated revision has none.
     pub(crate) wake: Option<QueueName>,
     pub(crate) durable: Option<QueueName>,
+    /// When the operator was last told that its queue is missing, in Unix milliseconds.
+    pub(crate) told_missing_ms: AtomicU64,
 }
 
 /// An HTTP trigger that is in the tables.
@@ -166,6 +168,7 @@ impl RevisionPart {
             wake: entry.runtime.as_deref().map(|runtime| names.wake_queue(runtime)).transpose()?,
             durable: entry.durable.then(|| names.durable_queue(fn_name)).transpose()?,
             fn_name: Arc::clone(fn_name),
+            told_missing_ms: AtomicU64::new(0),
             entry,
         })
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use funcatron_broker::link::{LinkError, Target};
 use funcatron_broker::message::{DecodeError, Outcome, ReadHeadError, Reply};
 use tokio::sync::oneshot;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
@@ -15,6 +16,7 @@ use crate::apps::{AppPart, RevisionPart};
 use crate::body::ReadBodyError;
 use crate::core::{Cancelled, Core, reason};
 use crate::direct::{DirectAnswer, UploadOwner};
+use crate::missing;
 use crate::pending::Signal;
 use crate::problem::Problem;
 use crate::submission::Submission;
@@ -199,20 +201,33 @@ async fn attempt(
         return Ok(Ended::Unpublished);
     }
     *published = true;
-    match timeout_at(deadline, session.link.publish(Target::queue(&revision.queue), envelope, true)).await {
-        Ok(Ok(())) => {}
-        Err(_) => return Ok(Ended::Deadline),
+    let publishing = session.link.publish(Target::queue(&revision.queue), envelope, true);
+    if let Some(ended) = unpublished(timeout_at(deadline, publishing).await, id) {
+        core.pending.remove(id);
+        return Ok(ended);
+    }
+    let ended = wait(core, &app, &revision, told, call).await;
+    // Once may be for a table that was about to change.
+    if matches!(ended, Ended::Returned) && tries.returns > 0 {
+        missing::tell(core, &app, &revision).await;
+    }
+    Ok(ended)
+}
+
+/// How an attempt ended that was not published, as far as is known.
+fn unpublished(published: Result<Result<(), LinkError>, Elapsed>, id: Uuid) -> Option<Ended> {
+    match published {
+        Ok(Ok(())) => None,
+        Err(_) => Some(Ended::Deadline),
         Ok(Err(LinkError::Unsendable(why))) => {
             debug!(why, call = %id, "a call cannot travel");
-            return Ok(Ended::Unsendable);
+            Some(Ended::Unsendable)
         }
         Ok(Err(error)) => {
             debug!(%error, call = %id, "could not publish");
-            core.pending.remove(id);
-            return Ok(Ended::Unpublished);
+            Some(Ended::Unpublished)
         }
     }
-    Ok(wait(core, &app, &revision, told, call).await)
 }
 
 /// A link to publish over: the one of the moment, or for a call that may have run the next one, none by its deadline.

@@ -21,6 +21,7 @@ mod headers;
 mod kubernetes_bundles;
 mod listen;
 mod metrics;
+mod missing;
 mod ops;
 mod patient;
 mod pending;

@@ -5,7 +5,7 @@ mod bridge;
 use std::sync::Arc;
 
 use funcatron_broker::link::{ConsumeOptions, Envelope, Event, Link, LinkError};
-use funcatron_broker::message::{BridgeReport, DurableQueue, Report, ReportEvent};
+use funcatron_broker::message::{BridgeReport, DurableQueue, MissingQueue, Report, ReportEvent};
 use funcatron_crds::RevisionName;
 use funcatron_crds::names::{LABEL_APP, LABEL_FN, LABEL_REVISION};
 use k8s_openapi::api::core::v1::Pod;
@@ -83,6 +83,8 @@ pub(crate) async fn consume(ctx: &Context, link: Arc<dyn Link>) -> Result<(), Li
             durable_queue(ctx, &envelope, &delivery.exchange)
         } else if BridgeReport::is(&envelope) {
             bridge::take(ctx, &envelope)
+        } else if MissingQueue::is(&envelope) {
+            missing_queue(ctx, &envelope, &delivery.exchange)
         } else {
             report(ctx, &envelope).await
         };
@@ -111,16 +113,35 @@ fn durable_queue(ctx: &Context, envelope: &Envelope, exchange: &str) -> &'static
     let Ok(DurableQueue { namespace, app, fn_name }) = DurableQueue::from_envelope(envelope) else {
         return "unreadable";
     };
-    let function = Name::new(namespace, fn_name);
-    let known = ctx.caches.fns.get(&function.namespace, &function.name);
-    if known.is_none_or(|function| function.spec.app != app) {
-        return "unknown";
-    }
+    let Some(function) = known(ctx, namespace, &app, fn_name) else { return "unknown" };
     if ctx.saw_durable_queue(&function, &app) {
         info!(%function, "a gateway has made its durable queue");
     }
     ctx.queue.add(Key { kind: Kind::Fn, name: function });
     "taken"
+}
+
+/// A gateway's table names a revision whose queue is not there: what was declared counts no more, and is so again.
+fn missing_queue(ctx: &Context, envelope: &Envelope, exchange: &str) -> &'static str {
+    if !exchange.is_empty() {
+        warn!("dropping word of a missing queue that is not a gateway's");
+        return "forged";
+    }
+    let Ok(MissingQueue { namespace, app, fn_name }) = MissingQueue::from_envelope(envelope) else {
+        return "unreadable";
+    };
+    let Some(function) = known(ctx, namespace, &app, fn_name) else { return "unknown" };
+    info!(%function, "a gateway misses its revision's queue");
+    ctx.broker.doubt();
+    ctx.queue.add(Key { kind: Kind::Fn, name: function });
+    "taken"
+}
+
+/// A Fn that is there and of that App.
+fn known(ctx: &Context, namespace: String, app: &str, fn_name: String) -> Option<Name> {
+    let function = Name::new(namespace, fn_name);
+    let known = ctx.caches.fns.get(&function.namespace, &function.name)?;
+    (known.spec.app == app).then_some(function)
 }
 
 async fn take(ctx: &Context, report: Report) -> &'static str {

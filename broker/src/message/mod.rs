@@ -30,7 +30,7 @@ pub use events::{
     Happened, LOG_BYTES_KEPT, LedgerMessage, Record, RecordedAnswer, RecordedBody, RecordedRequest, Source,
     Verdict, fresh_claimant, is_redacted, redact,
 };
-pub use notes::{Cancel, DurableQueue, Report, ReportEvent, Wake, WakeKind};
+pub use notes::{Cancel, DurableQueue, MissingQueue, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};
 pub use reply::{Outcome, Reply, Unread};
 

@@ -13,6 +13,7 @@ const WAKE: &str = "wake";
 const REPORT: &str = "report";
 const CANCEL: &str = "cancel";
 const DURABLE_QUEUE: &str = "durable-queue";
+const MISSING_QUEUE: &str = "missing-queue";
 const JSON: &str = "application/json";
 /// A report's reason and log are a hint, not an archive.
 const REPORT_TEXT_BYTES_MAX: usize = 1024;
@@ -163,6 +164,35 @@ impl DurableQueue {
     /// Reads it.
     pub fn from_envelope(envelope: &Envelope) -> Result<Self, DecodeError> {
         read_json(DURABLE_QUEUE, envelope, JSON_BYTES_MAX)
+    }
+}
+
+/// A gateway's word to the operator that the queue of a Fn's revision, which its table names, is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingQueue {
+    /// The App's namespace.
+    pub namespace: String,
+    /// The App.
+    pub app: String,
+    /// The Fn.
+    #[serde(rename = "fn")]
+    pub fn_name: String,
+}
+
+impl MissingQueue {
+    /// Makes it ready to be put into the reports queue itself, which no App's user may write to.
+    pub fn into_envelope(self) -> Result<Envelope, EncodeError> {
+        json(MISSING_QUEUE, &self, JSON_BYTES_MAX)
+    }
+
+    /// Whether a message of the reports queue is this rather than a report.
+    pub fn is(envelope: &Envelope) -> bool {
+        envelope.properties.kind.as_deref() == Some(MISSING_QUEUE)
+    }
+
+    /// Reads it.
+    pub fn from_envelope(envelope: &Envelope) -> Result<Self, DecodeError> {
+        read_json(MISSING_QUEUE, envelope, JSON_BYTES_MAX)
     }
 }
 

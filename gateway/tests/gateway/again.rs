@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use funcatron_broker::link::{ConsumeOptions, Event};
-use funcatron_broker::message::{Cancel, Outcome};
+use funcatron_broker::message::{Cancel, MissingQueue, Outcome};
 use funcatron_broker::topology;
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
@@ -262,4 +262,20 @@ async fn a_deleted_reply_exchange_is_made_again_and_its_calls_have_lost_their_li
     assert_eq!(answer.status, 200);
     let reports = runner.link.inspect(&installation().reports_queue()).await.unwrap();
     assert!(reports.is_some(), "what else was bound to it is not");
+}
+
+#[tokio::test]
+async fn the_operator_is_told_of_a_revisions_queue_that_is_missing() {
+    let fixture = Fixture::start().await;
+    let runner = fixture.runner("00000001").await;
+    let queue = names().revision_queue(&revision("00000001")).unwrap();
+    runner.link.delete_queue(&queue, false).await.unwrap();
+    let answer = fixture.get("/page").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "unroutable"));
+    let options = ConsumeOptions { prefetch: 0, exclusive: false, no_ack: true };
+    let mut reports = runner.link.consume(&installation().reports_queue(), options).await.unwrap();
+    let Some(Event::Delivery(told)) = soon(reports.next()).await else { panic!("nothing was told") };
+    assert!(MissingQueue::is(&told.envelope) && told.exchange.is_empty());
+    let MissingQueue { namespace, app, fn_name } = MissingQueue::from_envelope(&told.envelope).unwrap();
+    assert_eq!((&*namespace, &*app, &*fn_name), ("team-a", "shop", "page"));
 }
