@@ -53,7 +53,8 @@ mod tests {
             app: "shop".into(),
             timeout: Some(Timeout::new("2s")),
             detached: Some(FnAsync {
-                retry: Some(AsyncRetry { max_attempts: Some(7), max_age: None }),
+                retry: Some(AsyncRetry { max_attempts: Some(7), ..AsyncRetry::default() }),
+                dead_letter: None,
                 on_success: Some(Callback { fn_name: Some("thank".into()), url: None }),
                 on_failure: Some(Callback { fn_name: None, url: Some("https://example.com".into()) }),
             }),

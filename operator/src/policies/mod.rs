@@ -24,7 +24,7 @@ pub(crate) use keeper::Keeper;
 /// # Errors
 /// A name that the CRD's rules should have refused.
 pub fn of_fn(names: &AppNames, fn_name: &str, asked: Option<&FnAsync>) -> Result<Vec<Policy>, NameError> {
-    let Some(FnAsync { retry, dead_letter }) = asked else { return Ok(vec![]) };
+    let Some(FnAsync { retry, dead_letter, .. }) = asked else { return Ok(vec![]) };
     let length = |span: Option<&Span>| span.and_then(|span| span.to_duration().ok());
     let mut policies = vec![];
     let backoff = length(retry.as_ref().and_then(|retry| retry.backoff.as_ref()));
@@ -113,10 +113,12 @@ mod tests {
     #[test]
     fn a_fn_has_policies_of_its_own_only_for_what_it_says() {
         assert_eq!(rules(&FnAsync::default()), []);
-        let says_the_defaults = FnAsync { retry: backoff("1s"), dead_letter: Some(DeadLetters::default()) };
+        let says_the_defaults =
+            FnAsync { retry: backoff("1s"), dead_letter: Some(DeadLetters::default()), ..FnAsync::default() };
         assert_eq!(rules(&says_the_defaults), []);
         let dead_letter = DeadLetters { max_length: Some(5), max_age: Some(Span::new("24h")) };
-        let says_both = FnAsync { retry: backoff("500ms"), dead_letter: Some(dead_letter) };
+        let says_both =
+            FnAsync { retry: backoff("500ms"), dead_letter: Some(dead_letter), ..FnAsync::default() };
         let kept = Kept { length_max: 5, age_max: Some(Duration::from_secs(86_400)) };
         assert_eq!(
             rules(&says_both),
