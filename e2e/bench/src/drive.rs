@@ -1,8 +1,9 @@
 //! Runs the works in turn: the baseline, the product, the baseline, the product …, on one machine in one run.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -24,6 +25,11 @@ const WARM_UP_MS: u64 = 700;
 const STREAM_BYTES: u64 = 1 << 30;
 /// What warms the way of streams up.
 const STREAM_WARM_UP_BYTES: u64 = 16 << 20;
+/// What shows that the way is open …
+const FIRST_BYTES: u64 = 64 << 10;
+/// … how often that is tried, and for how long.
+const TRY_INTERVAL: Duration = Duration::from_millis(100);
+const START_DEADLINE: Duration = Duration::from_secs(20);
 /// Clients that stay connected, and functions that a gateway knows.
 const IDLE_CONNECTIONS: usize = 10_000;
 const IDLE_FNS: usize = 1_000;
@@ -193,9 +199,8 @@ async fn run_streams(amqp: &str, setup: &Setup<'_>, wanted: &Wanted) -> Result<V
     let _function = Part::start("streaming", "", &[("--folder", folder.text()?)]).await?;
     let proxy = Part::start("proxy", "", &[("--folder", folder.text()?)]).await?;
     let (gateway, _runner) = product(amqp, setup, &folder).await?;
-    // Comes back once a first call was answered.
-    let _load = Part::start("load", "", &[("--to", &gateway.greeting)]).await?;
     let (proxy, gateway) = (proxy.greeting.parse()?, gateway.greeting.parse()?);
+    answers(gateway).await?;
     let mut rows = Vec::new();
     for (name, direction) in ways {
         let mut rounds = Vec::new();
@@ -217,6 +222,16 @@ async fn run_streams(amqp: &str, setup: &Setup<'_>, wanted: &Wanted) -> Result<V
         rows.push(Row { work, unit: "MiB/s", baseline: Some(baseline), ours, target, costs: None });
     }
     Ok(rows)
+}
+
+/// Until a first body passes: gateway and runner have reached the broker then.
+async fn answers(gateway: SocketAddr) -> Result<()> {
+    let passes = async {
+        while transfer(gateway, Direction::Up, FIRST_BYTES).await.is_err() {
+            tokio::time::sleep(TRY_INTERVAL).await;
+        }
+    };
+    tokio::time::timeout(START_DEADLINE, passes).await.context("no body passed in time")
 }
 
 /// What a gateway holds in memory for those who stay connected.
