@@ -11,9 +11,9 @@ use funcatron_broker::names::ExchangeName;
 use tracing::debug;
 
 use crate::Outlet;
-use crate::backoff::Backoff;
 use crate::board::Board;
 use crate::message::onward;
+use funcatron_broker::backoff::Backoff;
 
 /// A full queue has room again within a moment of its runners' work, …
 const REFUSED_FIRST: Duration = Duration::from_millis(100);

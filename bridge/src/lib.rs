@@ -4,7 +4,6 @@
 //! never not at all. Owns no message and no state beyond its connections; never talks to Kubernetes, and never shows a
 //! broker's address, which is a Secret's value.
 
-mod backoff;
 mod board;
 mod config;
 mod forward;

@@ -14,10 +14,10 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
 use crate::board::Board;
 use crate::forward::Forward;
 use crate::{BridgeConfig, Dial, Outlet};
+use funcatron_broker::backoff::Backoff;
 
 /// A broker that restarts is found at once, …
 const AGAIN_FIRST: Duration = Duration::from_millis(200);

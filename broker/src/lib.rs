@@ -1,10 +1,11 @@
 //! What crosses the message broker: names, topology, the message codec, and two ways to carry them.
 //!
-//! `names`, `topology`, `policy` and `message` are pure. `link` says what a carrier can do; `amqp` does it on
+//! `names`, `topology`, `policy`, `message` and `backoff` are pure. `link` says what a carrier can do; `amqp` does it on
 //! RabbitMQ and `local` does it within the process, for `dev` and for tests.
 //! Never decides who runs what: that is the gateway's, the runner's and the operator's.
 
 pub mod amqp;
+pub mod backoff;
 pub mod envelope;
 pub mod link;
 pub mod local;

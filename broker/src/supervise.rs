@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::backoff::Backoff;
 use crate::link::{Connector, Link};
 
 /// The first wait after a failure: a broker's restart is noticed at once.
@@ -28,14 +29,15 @@ where
     F: FnMut(Arc<dyn Link>) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let mut backoff = BACKOFF_MIN;
+    let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
     let mut was_up = true;
     while !shutdown.is_cancelled() {
         let Some(attempt) = shutdown.run_until_cancelled(connector.connect()).await else { return };
         match attempt {
             Ok(link) => {
                 info!("broker link up");
-                (was_up, backoff) = (true, BACKOFF_MIN);
+                was_up = true;
+                backoff.succeeded();
                 run_session(&link, &mut session).await;
             }
             Err(error) if was_up => {
@@ -44,10 +46,11 @@ where
             }
             Err(_) => {}
         }
-        if shutdown.run_until_cancelled(tokio::time::sleep(jittered(backoff))).await.is_none() {
+        // Clients that fell together do not come back together.
+        let wait = backoff.after_failure(rand::random());
+        if shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
             return;
         }
-        backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
@@ -61,9 +64,4 @@ where
         reason = link.closed() => warn!(%reason, "broker link down"),
         () = session(Arc::clone(link)) => link.close().await,
     }
-}
-
-/// Between half and the whole, so that clients that fell together do not come back together.
-fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(rand::random_range(0.5..=1.0))
 }

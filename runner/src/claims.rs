@@ -14,11 +14,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::backoff::Backoff;
 use crate::call::{Caller, Job};
 use crate::durable::Attempt;
 use crate::session::Session;
 use crate::settler::LastWord;
+use funcatron_broker::backoff::Backoff;
 
 /// A ledger with its database answers within milliseconds; a word that takes longer may have been lost …
 const AGAIN_FIRST: Duration = Duration::from_secs(1);

@@ -16,7 +16,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::backoff::Backoff;
 use crate::call::Caller;
 use crate::config::Endpoint;
 use crate::instance::{Breakage, Exchange, Instance, Phase};
@@ -24,6 +23,7 @@ use crate::links::Links;
 use crate::ready::ReadyFile;
 use crate::session::{News, Reporter, Subject};
 use crate::taker::{Ended, Hosting, serve};
+use funcatron_broker::backoff::Backoff;
 
 /// A container's socket is looked for often at first, since a call may be waiting …
 const ACCEPT_FIRST: Duration = Duration::from_millis(5);

@@ -11,7 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use crate::backoff::Backoff;
+use funcatron_broker::backoff::Backoff;
 
 /// One attempt: 1 MB within a cluster takes milliseconds, and a call may be waiting.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -17,7 +17,7 @@ use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::backoff::Backoff;
+use funcatron_broker::backoff::Backoff;
 
 /// A host cuts lines itself, far below this.
 const LINE_BYTES_MAX: usize = 1024 * 1024;

@@ -14,7 +14,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::backoff::Backoff;
 use crate::code_store::Code;
 use crate::config::Endpoint;
 use crate::control::protocol::Load;
@@ -22,6 +21,7 @@ use crate::control::{ControlError, Exited, HostControl, Loaded};
 use crate::env;
 use crate::instance::{Breakage, Death, Instance, LastWords, Phase};
 use crate::session::{News, Reporter, Subject};
+use funcatron_broker::backoff::Backoff;
 
 /// Imports of large libraries on a busy node take seconds; beyond this a function hangs at its start.
 const START_TIMEOUT: Duration = Duration::from_secs(15);

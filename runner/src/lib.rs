@@ -6,7 +6,6 @@
 
 mod admission;
 mod attempted;
-mod backoff;
 mod call;
 mod cancelled;
 mod claims;

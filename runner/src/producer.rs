@@ -11,9 +11,9 @@ use funcatron_broker::link::{Confirm, Envelope, LinkError, Target};
 use funcatron_broker::message::{EncodeError, EventReply};
 use tracing::warn;
 
-use crate::backoff::Backoff;
 use crate::call::Caller;
 use crate::session::Session;
+use funcatron_broker::backoff::Backoff;
 
 /// A full queue of a producer that reads takes a reply again within a moment.
 const FULL_FIRST: Duration = Duration::from_millis(100);

@@ -9,10 +9,10 @@ use funcatron_broker::names::LEDGER_KEY;
 use tracing::{debug, warn};
 
 use crate::attempted::Attempted;
-use crate::backoff::Backoff;
 use crate::call::Caller;
 use crate::durable::{Attempt, Next, ended};
 use crate::session::{Identity, Session, now_ms};
+use funcatron_broker::backoff::Backoff;
 
 /// A ledger's queue that is full takes events again once the ledger has caught up.
 const FULL_FIRST: Duration = Duration::from_millis(100);

@@ -8,9 +8,9 @@ use funcatron_broker::names::QueueName;
 use funcatron_crds::RevisionName;
 use tokio::sync::watch;
 
-use crate::backoff::Backoff;
 use crate::instance::{Phase, Phases};
 use crate::session::News;
+use funcatron_broker::backoff::Backoff;
 
 /// Revisions hosted at once: each is a process of some ten megabytes at least.
 pub(crate) const HOSTED_MAX: usize = 256;

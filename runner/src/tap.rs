@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use tokio::time::Sleep;
 use tracing::warn;
 
-use crate::backoff::Backoff;
 use crate::session::Session;
+use funcatron_broker::backoff::Backoff;
 
 /// A queue that was deleted by hand is found again within a second of its return, however long it was away; until then
 /// it costs a question or two a second.

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::protocol::{EVENT_BYTES_MAX, HostEvent, Load, Request, WIRE, log_tail};
-use crate::backoff::Backoff;
 use crate::instance::LastWords;
+use funcatron_broker::backoff::Backoff;
 
 /// Requests not yet written. Each revision asks one thing at a time, so a longer line means a host that reads
 /// nothing; askers then wait.

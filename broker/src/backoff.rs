@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Doubles from `first` to `longest`.
 #[derive(Debug, Clone)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     failures: u32,
@@ -12,13 +12,13 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// A backoff that has seen no failure yet.
-    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+    pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, failures: 0 }
     }
 
     /// The wait after one more failure. `jitter` in 0..1 spreads it over its upper half, so that what failed
     /// together is not tried together.
-    pub(crate) fn after_failure(&mut self, jitter: f64) -> Duration {
+    pub fn after_failure(&mut self, jitter: f64) -> Duration {
         let doubled = self.first.saturating_mul(1 << self.failures.min(20));
         self.failures = self.failures.saturating_add(1);
         let wait = doubled.min(self.longest);
@@ -26,12 +26,12 @@ impl Backoff {
     }
 
     /// Failures seen since the last success.
-    pub(crate) const fn failures(&self) -> u32 {
+    pub const fn failures(&self) -> u32 {
         self.failures
     }
 
     /// Forgets the failures.
-    pub(crate) const fn succeeded(&mut self) {
+    pub const fn succeeded(&mut self) {
         self.failures = 0;
     }
 }
@@ -59,6 +59,16 @@ mod tests {
         backoff.succeeded();
         assert_eq!(backoff.failures(), 0);
         assert_eq!(backoff.after_failure(1.0), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn waits_reach_a_longest_that_is_no_doubling_and_begin_anew_after_a_success() {
+        let ms = |wait: Duration| wait.as_millis();
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(300));
+        let waits: Vec<_> = (0..4).map(|_| ms(backoff.after_failure(1.0))).collect();
+        assert_eq!(waits, [100, 200, 300, 300]);
+        backoff.succeeded();
+        assert_eq!(ms(backoff.after_failure(0.0)), 50);
     }
 
     #[test]
