@@ -34,8 +34,20 @@ const FNS_TO_AN_APP: usize = 10;
 /// It signs nothing here: the runner fetches no bundle.
 const KEY: [u8; 32] = [1; 32];
 
-/// Serves until the driver ends.
+/// Serves one App, beside others that nobody calls, until the driver ends.
 pub(crate) fn gateway(url: &str, installation: &str, other_fns: usize) -> Result<()> {
+    serve(url, installation, |tables| {
+        fill(tables)?;
+        fill_others(tables, other_fns)
+    })
+}
+
+/// Serves what `fill` puts into the tables until the driver ends.
+pub(crate) fn serve(
+    url: &str,
+    installation: &str,
+    fill: impl FnOnce(&TableStore) -> Result<()>,
+) -> Result<()> {
     end_with_driver();
     threads()?.block_on(async {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -53,7 +65,6 @@ pub(crate) fn gateway(url: &str, installation: &str, other_fns: usize) -> Result
         };
         let tables = Arc::new(TableStore::new(&Installation::parse(installation)?, config.own_host()));
         fill(&tables)?;
-        fill_others(&tables, other_fns)?;
         tables.mark_synced();
         let gateway = Gateway::bind(config).await.context("bind the gateway")?;
         greet(&gateway.public_addr().to_string())?;

@@ -1,7 +1,6 @@
 //! Two Apps on a broker: what an operator makes there for them, the gateway that serves both, and a runner for each.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,9 +13,8 @@ use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::link::{Connector as _, fresh_suffix};
 use funcatron_broker::names::{AppNames, Installation};
 use funcatron_broker::topology;
-use funcatron_crds::address::SigningKey;
 use funcatron_crds::{Digest, RevisionName};
-use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
+use funcatron_gateway::TableStore;
 use funcatron_routing::app_table::{AppBounds, AppTable, AsyncPolicy, FnEntry, RevisionEntry};
 use funcatron_routing::{
     Backend, CallPolicy, ExplicitRule, PathMatch, PathMatchType, RouteMatch, RouteSource, Rules, compile,
@@ -34,7 +32,8 @@ use tokio_util::sync::CancellationToken;
 use trouble::broker::Broker;
 
 use super::LIMIT;
-use crate::{end_with_driver, greet, one_thread, threads};
+use crate::product;
+use crate::{end_with_driver, greet, one_thread};
 
 const NAMESPACE: &str = "flood";
 /// Every App's one revision; queues are told apart by their App.
@@ -49,8 +48,6 @@ const TIMEOUT_MS: u64 = 60_000;
 const BODY_BYTES_MAX: u64 = 1 << 20;
 /// Nothing is in flight when the driver ends.
 const DRAIN: Duration = Duration::from_secs(1);
-/// It signs nothing here: the runners fetch no bundle.
-const KEY: [u8; 32] = [1; 32];
 
 /// The two Apps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -136,29 +133,8 @@ impl Site {
 
 /// Serves both Apps until the driver ends.
 pub(super) fn gateway(url: &str, installation: &str) -> Result<()> {
-    end_with_driver();
-    threads()?.block_on(async {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = GatewayConfig {
-            public: any,
-            internal: any,
-            ops: any,
-            gateway_hostname: String::new(),
-            internal_base: String::new(),
-            direct_at: String::new(),
-            ledger_url: None,
-            signing_key: SigningKey::new(&KEY).context("make a key")?,
-            serve_by_host: HostPolicy::Dev,
-            limits: Limits::default(),
-        };
-        let tables = Arc::new(TableStore::new(&Installation::parse(installation)?, config.own_host()));
-        Tenant::BOTH.into_iter().try_for_each(|tenant| fill(&tables, tenant))?;
-        tables.mark_synced();
-        let gateway = Gateway::bind(config).await.context("bind the gateway")?;
-        greet(&gateway.public_addr().to_string())?;
-        let connector = Arc::new(AmqpConnector::new(url, "flood gateway"));
-        gateway.serve(connector, tables, Arc::new(MemoryBundles::default()), CancellationToken::new()).await;
-        Ok(())
+    product::serve(url, installation, |tables| {
+        Tenant::BOTH.into_iter().try_for_each(|tenant| fill(tables, tenant))
     })
 }
 
