@@ -70,6 +70,8 @@ pub(crate) struct AppCounts {
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// Runners' streams that are open for it.
     pub(crate) streams: Arc<AtomicUsize>,
+    /// Runners' lines that are open for it.
+    pub(crate) lines: Arc<AtomicUsize>,
     /// Answers by the hundreds of their status, from 1xx to 5xx.
     answers: [AtomicU64; 5],
 }

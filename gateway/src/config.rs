@@ -90,6 +90,10 @@ pub struct Limits {
     pub streams_max: usize,
     /// Runners' streams of one App, so that its clients who stay for events leave room for others.
     pub app_streams_max: usize,
+    /// Runners' lines at once, one each; an idle one holds some 16 KiB.
+    pub lines_max: usize,
+    /// Runners' lines of one App.
+    pub app_lines_max: usize,
     /// The longest a client may take nothing of an answer.
     pub write_timeout: Duration,
     /// After the word to stop: not ready, but still accepting, until load balancers have noticed.
@@ -113,6 +117,8 @@ impl Default for Limits {
             stream_idle_timeout: Duration::from_secs(300),
             streams_max: 1_000,
             app_streams_max: 500,
+            lines_max: 4_000,
+            app_lines_max: 1_000,
             write_timeout: Duration::from_secs(60),
             lame_duck: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),

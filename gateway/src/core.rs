@@ -39,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) budget: Arc<Budget>,
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) streams: Arc<AtomicUsize>,
+    pub(crate) lines: Arc<AtomicUsize>,
     pub(crate) cancels: mpsc::Sender<Cancelled>,
     pub(crate) records: mpsc::Sender<[CallEvent; 2]>,
 }
@@ -83,6 +84,7 @@ impl Core {
             budget,
             in_flight: Arc::default(),
             streams: Arc::default(),
+            lines: Arc::default(),
             cancels,
             records,
         };

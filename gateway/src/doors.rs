@@ -23,6 +23,7 @@ use crate::detached;
 use crate::direct::{self, Held, Received};
 use crate::dispatch::{Answer, dispatch};
 use crate::headers::{self, Forwarded};
+use crate::line;
 use crate::listen::Handler;
 use crate::metrics::Door;
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
@@ -77,6 +78,9 @@ impl Doorkeeper {
         }
         if self.door == Door::Internal && direct::is_stream(&arrival.head) {
             return direct::open(&self.core, &arrival.head, arrival.body);
+        }
+        if self.door == Door::Internal && line::is_line(&arrival.head) {
+            return line::open(&self.core, &arrival.head);
         }
         if self.door == Door::Internal
             && let Some(ledger) = &self.core.ledger

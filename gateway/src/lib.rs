@@ -2,7 +2,7 @@
 //!
 //! A request's way: `listen` (connections) → `doors` (what is served where, bodies, headers) → `resolve` (by the tables)
 //! → `submission` (the call that it makes) → `dispatch` (published, waited for, tried again) → `uplink` and `pending` (the reply finds its call).
-//! `direct` lets runners open a stream for what a message carries badly.
+//! `direct` lets runners open a stream for what a message carries badly, `line` a connection for their replies.
 //! Beside it: `wake` asks for runners, `watch` follows the operator's tables, `bundles` are handed to runners.
 //! Never runs a function, and never calls a runner: runners come to it.
 
@@ -17,8 +17,10 @@ mod direct;
 mod disk_cache;
 mod dispatch;
 mod doors;
+mod handover;
 mod headers;
 mod kubernetes_bundles;
+mod line;
 mod listen;
 mod metrics;
 mod missing;

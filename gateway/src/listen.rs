@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::config::Limits;
-use crate::direct::Tunnel;
+use crate::handover::Handover;
 use crate::patient::Patient;
 use crate::response::ResponseBody;
 
@@ -167,7 +167,7 @@ impl<H: Handler> Connection<'_, H> {
                 }
             }
         }
-        abort.run_until_cancelled(go_on(&switched)).await;
+        abort.run_until_cancelled(go_on(&switched, &drain)).await;
     }
 }
 
@@ -180,22 +180,21 @@ async fn answer<H: Handler>(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let upgrade = hyper::upgrade::on(&mut request);
     let mut response = handler.handle(request, peer).await;
-    if let Some(tunnel) = response.body_mut().take_tunnel() {
-        *switched.lock() = Some((tunnel, upgrade));
+    if let Some(handover) = response.body_mut().take_handover() {
+        *switched.lock() = Some((handover, upgrade));
     }
     Ok(response)
 }
 
 /// What a connection is handed over to when HTTP is over on it.
-type Switched = Arc<Mutex<Option<(Box<Tunnel>, OnUpgrade)>>>;
+type Switched = Arc<Mutex<Option<(Box<Handover>, OnUpgrade)>>>;
 
-/// Carries a connection on that has switched protocols; it keeps its place among the connections. A drain waits for it as
-/// for an answer.
-async fn go_on(switched: &Switched) {
+/// Carries a connection on that has switched protocols; it keeps its place among the connections.
+async fn go_on(switched: &Switched, drain: &CancellationToken) {
     let taken = switched.lock().take();
-    let Some((tunnel, upgrade)) = taken else { return };
+    let Some((handover, upgrade)) = taken else { return };
     match upgrade.await {
-        Ok(client) => tunnel.run(TokioIo::new(client)).await,
+        Ok(client) => handover.run(TokioIo::new(client), drain).await,
         Err(error) => debug!(%error, "a client left as its connection switched"),
     }
 }

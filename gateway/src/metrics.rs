@@ -12,8 +12,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tracing::debug;
 
 use crate::core::Core;
+use crate::pending::Settled;
 
 /// From half a millisecond, below which only the broker's own round trip lies, to the longest common timeouts.
 const LATENCY_BUCKETS_S: [f64; 15] =
@@ -43,6 +45,8 @@ pub(crate) struct Metrics {
     pub(crate) records_dropped: Counter,
     pub(crate) direct_opened: Counter,
     pub(crate) direct_refused: Counter,
+    pub(crate) lines_opened: Counter,
+    pub(crate) lines_refused: Counter,
 }
 
 impl Metrics {
@@ -61,6 +65,8 @@ impl Metrics {
             records_dropped: Counter::default(),
             direct_opened: Counter::default(),
             direct_refused: Counter::default(),
+            lines_opened: Counter::default(),
+            lines_refused: Counter::default(),
         }
     }
 
@@ -68,6 +74,20 @@ impl Metrics {
         let at = usize::from(status.as_u16()).saturating_sub(100).min(CODES - 1);
         self.answers[door as usize][at].fetch_add(1, Ordering::Relaxed);
         self.latency.observe(took.as_secs_f64());
+    }
+
+    /// What became of a reply.
+    pub(crate) fn reply(&self, settled: Settled) {
+        match settled {
+            Settled::Told => {}
+            Settled::Late => {
+                self.replies_late.inc();
+            }
+            Settled::Forged | Settled::Nameless => {
+                self.replies_forged.inc();
+                debug!(?settled, "reply dropped");
+            }
+        }
     }
 
     fn codes(&self) -> impl Iterator<Item = (&'static str, usize, u64)> {
@@ -94,6 +114,8 @@ pub(crate) fn registry(core: &Arc<Core>) -> Registry {
         ("records_dropped", "Calls of which the ledger was not told", &metrics.records_dropped),
         ("direct_opened", "Streams that runners opened", &metrics.direct_opened),
         ("direct_refused", "Streams with a token that no call waits for", &metrics.direct_refused),
+        ("lines_opened", "Lines that runners opened for their replies", &metrics.lines_opened),
+        ("lines_refused", "Lines with a token that no call waits for", &metrics.lines_refused),
     ];
     for (name, help, counter) in counters {
         registry.register(name, help, counter.clone());
@@ -124,6 +146,7 @@ impl Collector for Gauges {
             ("calls_pending", "Calls that wait for a reply", core.pending.len() as u64),
             ("buffered_bytes", "Bytes of bodies in memory", core.budget.used()),
             ("direct_streams", "Streams open now", core.streams.load(Ordering::Relaxed) as u64),
+            ("lines", "Lines open now", core.lines.load(Ordering::Relaxed) as u64),
             ("link_up", "Whether there is a link to the broker", u64::from(core.uplink.current().is_some())),
         ];
         for (name, help, value) in gauges {

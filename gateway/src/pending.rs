@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+use crate::apps::AppCounts;
 use crate::body::ReadBodyError;
 use crate::core::Count;
 use crate::direct::{DirectAnswer, Upload};
@@ -81,8 +82,10 @@ pub(crate) struct Offered {
     pub(crate) upload: Option<Arc<Upload>>,
     /// Whether the client asks to switch protocols.
     pub(crate) may_switch: bool,
-    /// Streams that are open for its App.
-    pub(crate) app_streams: Arc<AtomicUsize>,
+    /// What is open for its App.
+    pub(crate) counts: Arc<AppCounts>,
+    /// Whether a line was opened with the token, which opens one at most.
+    pub(crate) has_line: bool,
 }
 
 /// A stream that was opened with the right token.
@@ -97,10 +100,19 @@ pub(crate) struct Opened {
     pub(crate) place: Count,
 }
 
-/// Why a stream is not opened.
+/// Whose a line is that was opened with the right token.
+#[derive(Debug)]
+pub(crate) struct Lender {
+    /// The App's user at the broker, which counts as the sender of all that comes.
+    pub(crate) user: Arc<str>,
+    /// Its place among its App's.
+    pub(crate) place: Count,
+}
+
+/// Why a stream or a line is not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OpenError {
-    /// No call waits for a stream with this token.
+    /// No call waits with this token, or it was used.
     Void,
     /// Its App has as many as it may; the token stays good.
     Busy,
@@ -203,17 +215,37 @@ impl Pending {
     pub(crate) fn open(&self, id: Uuid, token: Token, app_streams_max: usize) -> Result<Opened, OpenError> {
         let mut shard = self.shard(id).lock();
         let entry = shard.get_mut(&id).ok_or(OpenError::Void)?;
-        let Stream::Offered(Offered { token: expected, upload, may_switch, app_streams }) = &mut entry.stream
+        let Stream::Offered(Offered { token: expected, upload, may_switch, counts, has_line: _ }) =
+            &mut entry.stream
         else {
             return Err(OpenError::Void);
         };
         if *expected != token {
             return Err(OpenError::Void);
         }
-        let place = Count::up(app_streams, app_streams_max).ok_or(OpenError::Busy)?;
+        let place = Count::up(&counts.streams, app_streams_max).ok_or(OpenError::Busy)?;
         let (upload, may_switch, over) = (upload.take(), *may_switch, CancellationToken::new());
         entry.stream = Stream::Open(over.clone().drop_guard());
         Ok(Opened { attempt: entry.attempt, upload, may_switch, over, place })
+    }
+
+    /// Lets whoever has the token of a waiting call open one line for its App. The call's stream may still be opened.
+    pub(crate) fn lend_line(
+        &self,
+        id: Uuid,
+        token: Token,
+        app_lines_max: usize,
+    ) -> Result<Lender, OpenError> {
+        let mut shard = self.shard(id).lock();
+        let entry = shard.get_mut(&id).ok_or(OpenError::Void)?;
+        match &mut entry.stream {
+            Stream::Offered(offered) if offered.token == token && !offered.has_line => {
+                let place = Count::up(&offered.counts.lines, app_lines_max).ok_or(OpenError::Busy)?;
+                offered.has_line = true;
+                Ok(Lender { user: Arc::clone(&entry.user), place })
+            }
+            Stream::Offered(_) | Stream::Open(_) | Stream::Closed => Err(OpenError::Void),
+        }
     }
 
     /// Tells a call of the answer that has begun on its stream; says whether it still waited.

@@ -9,7 +9,8 @@ use http::StatusCode;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::direct::{AnswerBody, ReceiptBody, Tunnel, UploadBody};
+use crate::direct::{AnswerBody, ReceiptBody, UploadBody};
+use crate::handover::Handover;
 
 /// Whether answers of this status have no body, whatever a function sends (RFC 9110, 15).
 pub(crate) fn is_bodyless(status: StatusCode) -> bool {
@@ -27,14 +28,14 @@ pub(crate) enum ResponseBody {
     /// Nothing, until a runner's answer has been read.
     Receipt(ReceiptBody),
     /// Nothing: the connection is to be handed over after the head.
-    Switched(Box<Tunnel>),
+    Handover(Box<Handover>),
 }
 
 impl ResponseBody {
     /// What the connection is to be handed over to, once.
-    pub(crate) fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+    pub(crate) fn take_handover(&mut self) -> Option<Box<Handover>> {
         match std::mem::replace(self, Self::Whole(Full::default())) {
-            Self::Switched(tunnel) => Some(tunnel),
+            Self::Handover(handover) => Some(handover),
             other => {
                 *self = other;
                 None
@@ -78,7 +79,7 @@ impl Body for ResponseBody {
                 Pin::new(&mut **body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
             Self::Receipt(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?))),
-            Self::Switched(_) => Poll::Ready(None),
+            Self::Handover(_) => Poll::Ready(None),
         }
     }
 
@@ -88,7 +89,7 @@ impl Body for ResponseBody {
             Self::Answer(body) => body.is_end_stream(),
             Self::Upload(body) => body.is_end_stream(),
             Self::Receipt(body) => body.is_end_stream(),
-            Self::Switched(_) => true,
+            Self::Handover(_) => true,
         }
     }
 
@@ -98,7 +99,7 @@ impl Body for ResponseBody {
             Self::Answer(body) => body.size_hint(),
             Self::Upload(body) => body.size_hint(),
             Self::Receipt(body) => body.size_hint(),
-            Self::Switched(_) => SizeHint::with_exact(0),
+            Self::Handover(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -158,9 +158,14 @@ impl Submission {
             Offer { at, token, body: upload.is_some(), upgrade }
         });
         let (upload, may_switch) = (upload.map(UploadOwner::share), self.switch);
-        let app_streams = Arc::clone(&self.app.counts.streams);
-        let offered =
-            |Offer { token, .. }: &Offer| Offered { token: *token, upload, may_switch, app_streams };
+        let counts = Arc::clone(&self.app.counts);
+        let offered = |Offer { token, .. }: &Offer| Offered {
+            token: *token,
+            upload,
+            may_switch,
+            counts,
+            has_line: false,
+        };
         self.call.direct.as_ref().map(offered)
     }
 

@@ -11,10 +11,10 @@ use funcatron_broker::message::Reply;
 use funcatron_broker::{names::Installation, names::QueueName, supervise, topology};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::metrics::Metrics;
-use crate::pending::{Pending, Settled};
+use crate::pending::Pending;
 
 /// Between looks at the reply exchange while calls are pending: the broker answers one in 0.4 ms.
 const REPLIES_LOOK: Duration = Duration::from_millis(500);
@@ -143,7 +143,7 @@ impl Uplink {
                 event = replies.next() => match event {
                     Some(Event::Delivery(delivery)) => {
                         for reply in Reply::read_all(delivery.envelope) {
-                            self.count(self.pending.settle(reply));
+                            self.metrics.reply(self.pending.settle(reply));
                         }
                     }
                     Some(Event::CancelledByServer) | None => {
@@ -169,19 +169,6 @@ impl Uplink {
             // What cannot be asked is no answer: a link that is down says so elsewhere.
             if self.pending.len() > 0 && matches!(link.has_exchange(&exchange).await, Ok(false)) {
                 return;
-            }
-        }
-    }
-
-    fn count(&self, settled: Settled) {
-        match settled {
-            Settled::Told => {}
-            Settled::Late => {
-                self.metrics.replies_late.inc();
-            }
-            Settled::Forged | Settled::Nameless => {
-                self.metrics.replies_forged.inc();
-                debug!(?settled, "reply dropped");
             }
         }
     }

@@ -24,6 +24,7 @@ use crate::http_stream::body::RequestBody;
 use crate::http_stream::client::{Connection, Keep};
 use crate::http_stream::contract::{Contract, Through};
 use crate::instance::{Breakage, Instance};
+use crate::line::{Line, Lines};
 use crate::log;
 use crate::producer::Producer;
 use crate::session::{Identity, News, Session, now_ms};
@@ -92,6 +93,8 @@ struct Asker {
     id: CallId,
     attempt: u32,
     reply_to: String,
+    /// The line on which the reply goes, where there is one.
+    line: Option<Line>,
 }
 
 /// What is to be told and done about a delivery that does not run, or has run.
@@ -140,7 +143,8 @@ pub(crate) fn take(lane: Lane, mut delivery: Delivery, session: Arc<Session>) ->
         Err(unread) => {
             warn!(reason = %unread.reason, "message is no call");
             let asker = unread.id.zip(unread.reply_to);
-            let asker = asker.map(|(id, reply_to)| Asker { id, attempt: unread.attempt, reply_to });
+            let attempt = unread.attempt;
+            let asker = asker.map(|(id, reply_to)| Asker { id, attempt, reply_to, line: None });
             let last_word = if lane == Lane::Durable { LastWord::DeadLetter } else { LastWord::Ack };
             let refused =
                 Settlement::refused(unsettled, asker, Outcome::BadWire, unread.reason.to_string(), last_word);
@@ -164,7 +168,7 @@ fn delivered(delivery: &Delivery) -> u32 {
 impl Asker {
     fn of(call: &Call) -> Option<Self> {
         let reply_to = call.reply_to.clone()?;
-        Some(Self { id: call.id, attempt: call.attempt, reply_to })
+        Some(Self { id: call.id, attempt: call.attempt, reply_to, line: None })
     }
 }
 
@@ -231,6 +235,7 @@ pub(crate) struct Caller {
     pub cancelled: Arc<Cancelled>,
     pub revision: RevisionName,
     pub gateways: Arc<Gateways>,
+    pub lines: Arc<Lines>,
     /// How long one attempt at an event may take.
     pub timeout_ms: u64,
 }
@@ -285,7 +290,9 @@ impl Caller {
     ) -> (Option<Asker>, Attempted) {
         let One { lane, mut work, logged, limit } = one;
         let offered = work.take_offer(lane);
+        let line = offered.as_ref().and_then(|(id, offer)| self.lines.to(*id, offer));
         let (asker, mut request) = Self::request_of(instance.contract(), work, delivery, limit);
+        let asker = asker.map(|asker| Asker { line, ..asker });
         let Some((id, offer)) = offered else {
             if logged.is_some() {
                 log::ask(request.headers_mut());
@@ -381,10 +388,12 @@ impl Caller {
                 return;
             }
         }
-        let reply = asker.map(|Asker { id, attempt, reply_to }| {
+        let mut by = None;
+        let reply = asker.map(|Asker { id, attempt, reply_to, line }| {
+            by = line;
             let user_id = Some(self.identity.names.user().to_owned());
             (reply_to, Reply { id, user_id, attempt, outcome: result, headers, body })
         });
-        session.settler.settle(Last { delivery, word: last_word, reply }).await;
+        session.settler.settle(Last { delivery, word: last_word, reply }, by).await;
     }
 }

@@ -62,12 +62,13 @@ pub(crate) async fn run(
     let (_durable, durable) = watch::channel(durable);
     let draining = CancellationToken::new();
     let (identity, cancelled) = (Arc::clone(&links.identity), Arc::clone(&links.cancelled));
-    let gateways = Arc::clone(&links.gateways);
+    let (gateways, lines) = (Arc::clone(&links.gateways), Arc::clone(&links.lines));
     let hosting = Hosting {
         caller: Arc::new(Caller {
             identity,
             cancelled,
             gateways,
+            lines,
             timeout_ms,
             revision: subject.revision.clone(),
         }),

@@ -21,6 +21,7 @@ pub mod host_process;
 mod http_stream;
 mod instance;
 mod keeper;
+mod line;
 mod links;
 mod log;
 mod prepare;

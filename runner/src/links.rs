@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::cancelled::Cancelled;
 use crate::direct::Gateways;
+use crate::line::Lines;
 use crate::session::{Identity, Session, Sessions, now_ms};
 
 /// A frozen broker must not hold up a shutdown.
@@ -34,6 +35,7 @@ pub(crate) struct Links {
     pub identity: Arc<Identity>,
     pub cancelled: Arc<Cancelled>,
     pub gateways: Arc<Gateways>,
+    pub lines: Arc<Lines>,
     sessions: watch::Sender<Option<Arc<Session>>>,
     /// Ends the last session, once everything in hand is settled.
     finished: CancellationToken,
@@ -56,8 +58,8 @@ impl Drop for Begun {
 impl Links {
     pub(crate) fn new(identity: Arc<Identity>) -> Self {
         let (sessions, _) = watch::channel(None);
-        let (cancelled, gateways) = (Arc::default(), Gateways::new());
-        Self { identity, cancelled, gateways, sessions, finished: CancellationToken::new() }
+        let (cancelled, gateways, lines) = (Arc::default(), Gateways::new(), Lines::new());
+        Self { identity, cancelled, gateways, lines, sessions, finished: CancellationToken::new() }
     }
 
     pub(crate) fn sessions(&self) -> Sessions {

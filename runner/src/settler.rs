@@ -1,8 +1,9 @@
 //! Gives askers their replies and the broker its last words, for many deliveries at a time.
 //!
-//! What is ready together leaves together: replies to one gateway in one message, acknowledgements in one word. A
-//! delivery is acknowledged only once its reply has left this process, so that it is never lost with it. While its
-//! runner could take more, that waits a moment for the next replies, since a word of its own costs as much as theirs.
+//! A reply goes over the line to its gateway, where there is one, else through the broker. What is ready together leaves
+//! together: replies to one gateway in one message, acknowledgements in one word. A delivery is acknowledged only once its
+//! reply is with the gateway or has left this process for the broker, so that it is never lost with it. While its runner
+//! could take more, that waits a moment for the next, since a word of its own costs as much as theirs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use crate::durable::Next;
+use crate::line::{Line, Post};
 use crate::session::Identity;
 
 /// Deliveries that are settled together; more of them wait for the next turn.
@@ -51,16 +53,21 @@ pub(crate) struct Last {
     pub(crate) reply: Option<(String, Reply)>,
 }
 
+/// Told when a delivery is settled as far as it takes.
+pub(crate) type Told = oneshot::Sender<()>;
+
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly every task settles, and a box would be one more per call"
+    reason = "where there is no line, nearly every task settles, and a box would be one more per call"
 )]
 enum Task {
     /// Settle, then tell.
-    Settle(Last, oneshot::Sender<()>),
+    Settle(Last, Told),
+    /// Acknowledge what a gateway has its replies of, and tell.
+    Arrived(Vec<(Delivery, Told)>),
     /// Say what waits to be said, then tell.
-    Finish(oneshot::Sender<()>),
+    Finish(Told),
 }
 
 /// Settles over one link; over with the last of its clones.
@@ -76,9 +83,36 @@ impl Settler {
     }
 
     /// Comes back when the reply has left and the last word will follow, or when the link is down and gives the
-    /// delivery to another.
-    pub(crate) async fn settle(&self, last: Last) {
-        self.have_done(|done| Task::Settle(last, done)).await;
+    /// delivery to another. A reply goes over the line where it can.
+    pub(crate) async fn settle(&self, last: Last, line: Option<Line>) {
+        let place = line.as_ref().filter(|_| last.word == LastWord::Ack).and_then(|line| line.place(&last));
+        let Some(place) = place else { return self.have_done(|done| Task::Settle(last, done)).await };
+        let (told, settled) = oneshot::channel();
+        place.send(Post { last, told, settler: self.clone() });
+        // An error is the link's end.
+        let _ = settled.await;
+    }
+
+    /// Settles what came to its end on a line.
+    pub(crate) async fn arrived(posts: Vec<Post>) {
+        let mut posts = posts.into_iter().peekable();
+        while let Some(Post { last, told, settler }) = posts.next() {
+            let mut together = vec![(last.delivery, told)];
+            let same = |post: &Post| post.settler.0.same_channel(&settler.0);
+            while let Some(Post { last, told, .. }) = posts.next_if(same) {
+                together.push((last.delivery, told));
+            }
+            // An error is the link's end.
+            let _ = settler.0.send(Task::Arrived(together)).await;
+        }
+    }
+
+    /// Settles through the broker what did not.
+    pub(crate) async fn give_back(posts: Vec<Post>) {
+        for Post { last, told, settler } in posts {
+            // An error is the link's end.
+            let _ = settler.0.send(Task::Settle(last, told)).await;
+        }
     }
 
     /// Comes back when no last word waits to be said.
@@ -138,19 +172,7 @@ impl Desk {
     }
 
     async fn work(&mut self, tasks: Vec<Task>) -> Result<(), LinkError> {
-        let (mut lasts, mut done, mut finish) = (Vec::with_capacity(tasks.len()), Vec::new(), false);
-        for task in tasks {
-            match task {
-                Task::Settle(last, tell) => {
-                    lasts.push(last);
-                    done.push(tell);
-                }
-                Task::Finish(tell) => {
-                    finish = true;
-                    done.push(tell);
-                }
-            }
-        }
+        let Sorted { mut lasts, arrived, done, finish } = sort(tasks);
         for (reply_to, replies) in by_asker(&mut lasts) {
             heard(self.reply(&reply_to, replies).await)?;
         }
@@ -158,6 +180,10 @@ impl Desk {
         heard(self.ack().await)?;
         self.link.flush().await?;
         let mut soon = !finish;
+        for delivery in arrived {
+            soon &= delivery.leaves_room();
+            self.waiting.push(delivery);
+        }
         for Last { delivery, word, .. } in lasts {
             match word {
                 LastWord::Ack => {
@@ -215,6 +241,39 @@ impl Desk {
         let failed = failed.map_err(|error| LinkError::Unsendable(error.to_string()))?;
         self.link.publish(to, failed, false).await
     }
+}
+
+/// Tasks, by what is to be done.
+#[derive(Default)]
+struct Sorted {
+    lasts: Vec<Last>,
+    /// Their replies have arrived already.
+    arrived: Vec<Delivery>,
+    done: Vec<Told>,
+    finish: bool,
+}
+
+fn sort(tasks: Vec<Task>) -> Sorted {
+    let mut sorted = Sorted::default();
+    for task in tasks {
+        match task {
+            Task::Settle(last, tell) => {
+                sorted.lasts.push(last);
+                sorted.done.push(tell);
+            }
+            Task::Arrived(settled) => {
+                for (delivery, tell) in settled {
+                    sorted.arrived.push(delivery);
+                    sorted.done.push(tell);
+                }
+            }
+            Task::Finish(tell) => {
+                sorted.finish = true;
+                sorted.done.push(tell);
+            }
+        }
+    }
+    sorted
 }
 
 /// Passes on the link's end alone: what went wrong with one delivery is not the others' affair.

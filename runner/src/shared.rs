@@ -345,8 +345,8 @@ impl Shared {
 
     fn caller(&self, revision: &RevisionName, timeout_ms: u64) -> Caller {
         let (identity, cancelled) = (Arc::clone(&self.links.identity), Arc::clone(&self.links.cancelled));
-        let gateways = Arc::clone(&self.links.gateways);
-        Caller { identity, cancelled, gateways, timeout_ms, revision: revision.clone() }
+        let (gateways, lines) = (Arc::clone(&self.links.gateways), Arc::clone(&self.links.lines));
+        Caller { identity, cancelled, gateways, lines, timeout_ms, revision: revision.clone() }
     }
 }
 

@@ -12,6 +12,7 @@ mod event_reply;
 mod events;
 mod fields;
 mod http_headers;
+mod line;
 mod notes;
 mod replies;
 mod reply;
@@ -29,6 +30,9 @@ pub use events::{
     ATTEMPTS_MAX, AppEvent, BODY_BYTES_KEPT, CallEvent, CallbackTarget, Claim, Claimed, Ended, FnEvent,
     Happened, LOG_BYTES_KEPT, LedgerMessage, Record, RecordedAnswer, RecordedBody, RecordedRequest, Source,
     Verdict, fresh_claimant, is_redacted, redact,
+};
+pub use line::{
+    LINE_PATH, LINE_PROTOCOL, TooLong, fits_line, last_taken, put_on_line, take_from_line, taken,
 };
 pub use notes::{Cancel, DurableQueue, MissingQueue, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};

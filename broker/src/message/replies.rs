@@ -36,7 +36,7 @@ pub struct Packed {
 pub fn pack(user_id: &str, replies: Vec<Reply>) -> Packed {
     let (mut together, mut alone) = (Vec::with_capacity(replies.len()), Vec::new());
     for reply in replies {
-        match weight(&reply) {
+        match weight(&reply).filter(|bytes| *bytes <= REPLY_BYTES_MAX) {
             Some(bytes) => together.push((bytes, reply)),
             None => alone.push(reply),
         }
@@ -69,14 +69,15 @@ fn envelope(user_id: &str, body: Bytes) -> Envelope {
     Envelope { properties, headers, body }
 }
 
-/// A record's bytes; none for a reply that travels by itself.
-fn weight(reply: &Reply) -> Option<usize> {
+/// A record's bytes; none for a reply with more headers than a record has.
+pub(super) fn weight(reply: &Reply) -> Option<usize> {
     let Reply { outcome, headers, body, .. } = reply;
     let bytes = FIXED_BYTES + outcome.as_str().len() + http_headers::bytes(headers) + body.len();
-    (bytes <= REPLY_BYTES_MAX && headers.len() <= HEADERS_MAX).then_some(bytes)
+    (headers.len() <= HEADERS_MAX).then_some(bytes)
 }
 
-fn put(reply: &Reply, into: &mut BytesMut) {
+/// Writes a record.
+pub(super) fn put(reply: &Reply, into: &mut BytesMut) {
     let Reply { id, user_id: _, attempt, outcome, headers, body } = reply;
     let record = begin(into);
     into.put_slice(id.uuid().as_bytes());
@@ -128,7 +129,8 @@ pub(super) fn read(envelope: Envelope) -> Vec<Result<Reply, Unread>> {
     replies
 }
 
-fn record(mut bytes: Bytes, user_id: Option<String>) -> Result<Reply, Unread> {
+/// Reads a record, without its length.
+pub(super) fn record(mut bytes: Bytes, user_id: Option<String>) -> Result<Reply, Unread> {
     let head = bytes.try_get_u128().and_then(|id| Ok((id, bytes.try_get_u32()?)));
     let Ok((id, attempt)) = head else {
         let reason = fields::invalid("body", "a record without a call's id and attempt");

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::body::{self, MESSAGE_BODY_BYTES_MAX, ReadBodyError, Share};
 use crate::core::{Core, Place};
+use crate::handover::Handover;
 use crate::headers;
 use crate::pending::{OpenError, Opened};
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
@@ -102,7 +103,7 @@ pub(crate) fn open(
         Problem::Forbidden("no call waits for a stream with this token".to_owned())
     };
     let id = head.uri.path().strip_prefix(DIRECT_PATH).and_then(|id| Uuid::try_parse(id).ok());
-    let (id, token) = id.zip(token(&head.headers)).ok_or_else(void)?;
+    let (id, token) = id.zip(bearer(&head.headers)).ok_or_else(void)?;
     let opened = core.pending.open(id, token, core.config.limits.app_streams_max);
     let Opened { attempt, upload, may_switch, over, place: of_app } =
         opened.map_err(|error| match error {
@@ -183,13 +184,14 @@ pub(crate) fn switched(
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
     let tunnel = Tunnel { body, switch, _place: place };
-    let mut response = Response::new(ResponseBody::Switched(Box::new(tunnel)));
+    let mut response = Response::new(ResponseBody::Handover(Box::new(Handover::Tunnel(tunnel))));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
-fn token(headers: &HeaderMap) -> Option<Token> {
+/// The token that a runner shows.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<Token> {
     Token::parse(headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?)
 }
 

@@ -123,9 +123,15 @@ impl Listener {
         server.spawn(async move {
             let mut served = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let tell = tell.clone();
-                let service = service_fn(move |request| ask(tell.clone(), request));
+                let (tell, counted) = (tell.clone(), counted.clone());
+                let first = std::sync::Once::new();
+                let service = service_fn(move |request| {
+                    // A connection for a line, which is refused here, carries no stream.
+                    first.call_once(|| {
+                        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    });
+                    ask(tell.clone(), request)
+                });
                 let io = TokioIo::new(stream);
                 served.spawn(async move {
                     let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
@@ -145,6 +151,7 @@ impl Listener {
         self.asked().await.open()
     }
 
+    /// Connections that carried a stream.
     pub fn connections(&self) -> usize {
         self.connections.load(std::sync::atomic::Ordering::Relaxed)
     }

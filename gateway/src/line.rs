@@ -1,0 +1,126 @@
+//! Lines: connections on which runners send replies past the broker, many at a time.
+//!
+//! A line is its App's: it is opened with the token of one of the App's calls, and what comes over it counts as sent by
+//! the App's user, exactly as if the broker had checked that. Never sends a runner anything but how many were taken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use funcatron_broker::message::{LINE_PATH, LINE_PROTOCOL, TooLong, take_from_line, taken};
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{Method, Response, StatusCode, Version, request};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::core::{Core, Count};
+use crate::direct::bearer;
+use crate::handover::Handover;
+use crate::pending::{Lender, OpenError};
+use crate::problem::Problem;
+use crate::response::ResponseBody;
+
+/// Read at once: as many small replies as come together, and what an idle line holds.
+const READ_BYTES: usize = 16 << 10;
+/// A line on which nothing came for this long, and at most for twice as long, is closed; its runner opens another.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// Why a line ends before its runner ends it.
+#[derive(Debug, Error)]
+enum LineError {
+    #[error("the connection broke")]
+    Broken(#[from] std::io::Error),
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+}
+
+/// A line that was opened with a right token.
+pub(crate) struct Line {
+    core: Arc<Core>,
+    user: Arc<str>,
+    /// Its places among all lines and among its App's.
+    _places: [Count; 2],
+}
+
+/// Whether a request on the internal listener is a runner's for a line.
+pub(crate) fn is_line(head: &request::Parts) -> bool {
+    head.uri.path().starts_with(LINE_PATH)
+}
+
+/// Opens a line for the App of the call that it names.
+pub(crate) fn open(core: &Arc<Core>, head: &request::Parts) -> Result<Response<ResponseBody>, Problem> {
+    check(head)?;
+    let limits = &core.config.limits;
+    let place = Count::up(&core.lines, limits.lines_max).ok_or(Problem::GatewayBusy)?;
+    let id = head.uri.path().strip_prefix(LINE_PATH).and_then(|id| Uuid::try_parse(id).ok());
+    let lent = id.zip(bearer(&head.headers)).ok_or(OpenError::Void);
+    let lent = lent.and_then(|(id, token)| core.pending.lend_line(id, token, limits.app_lines_max));
+    let Lender { user, place: of_app } = lent.map_err(|error| match error {
+        OpenError::Void => {
+            core.metrics.lines_refused.inc();
+            Problem::Forbidden("no call waits that has this token".to_owned())
+        }
+        OpenError::Busy => Problem::GatewayBusy,
+    })?;
+    core.metrics.lines_opened.inc();
+    let line = Line { core: Arc::clone(core), user, _places: [place, of_app] };
+    let mut response = Response::new(ResponseBody::Handover(Box::new(Handover::Line(line))));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(LINE_PROTOCOL));
+    Ok(response)
+}
+
+fn check(head: &request::Parts) -> Result<(), Problem> {
+    if head.method != Method::GET {
+        return Err(Problem::MethodNotAllowed(Method::GET.to_string()));
+    }
+    let asked = head.headers.get(UPGRADE).is_some_and(|protocol| protocol == LINE_PROTOCOL);
+    if head.version != Version::HTTP_11 || !asked {
+        return Err(Problem::BadRequest("a line needs HTTP/1.1 and an upgrade to funcatron-line"));
+    }
+    Ok(())
+}
+
+impl Line {
+    /// Takes replies until the runner ends it, or the drain begins: what was not taken then comes through the broker.
+    pub(crate) async fn run(self, runner: impl AsyncRead + AsyncWrite + Unpin, drain: &CancellationToken) {
+        if let Some(Err(error)) = drain.run_until_cancelled(self.take(runner)).await {
+            debug!(user = %self.user, %error, "a line broke off");
+        }
+    }
+
+    async fn take(&self, mut runner: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), LineError> {
+        let (mut bytes, mut count) = (BytesMut::new(), 0_u64);
+        let (mut looks, mut has_moved) = (interval(IDLE), true);
+        loop {
+            bytes.reserve(READ_BYTES);
+            let read = tokio::select! {
+                biased;
+                read = runner.read_buf(&mut bytes) => read?,
+                _ = looks.tick() => {
+                    if !std::mem::replace(&mut has_moved, false) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            if read == 0 {
+                return Ok(());
+            }
+            has_moved = true;
+            let before = count;
+            while let Some(reply) = take_from_line(&mut bytes, &self.user)? {
+                count += 1;
+                self.core.metrics.reply(self.core.pending.settle(reply));
+            }
+            if count > before {
+                runner.write_all(&taken(count)).await?;
+            }
+        }
+    }
+}
