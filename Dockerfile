@@ -4,5 +4,7 @@
 ARG BASE=buildpack-deps:trixie-curl
 FROM ${BASE}
 COPY --chmod=0555 funcatron /usr/bin/funcatron
+# Memory that nobody has touched is not to be taken: with huge pages, idle connections cost twice as much.
+ENV MIMALLOC_ALLOW_THP=0
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/funcatron"]

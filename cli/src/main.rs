@@ -52,12 +52,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(&cli);
-    let mut threads = match cli.mode {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    match cli.mode {
         // A runner serves one pod's functions, a bridge one App's queues: one thread is enough, and it wakes no other
         // for every call.
-        Mode::Runner(_) | Mode::Bridge(_) => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
+        Mode::Runner(_) | Mode::Bridge(_) => threads = tokio::runtime::Builder::new_current_thread(),
+        Mode::Gateway(_) => {
+            threads.worker_threads(funcatron_gateway::worker_threads());
+        }
+        _ => {}
+    }
     match threads.enable_all().build() {
         Ok(threads) => threads.block_on(run(cli)),
         Err(error) => {

@@ -74,7 +74,7 @@ impl Doorkeeper {
     async fn answer(&self, arrival: Arrival) -> Result<Response<ResponseBody>, Problem> {
         check_head(&arrival.head, self.core.config.limits.head_bytes_max)?;
         if self.door == Door::Internal && arrival.head.uri.path().starts_with(BUNDLES) {
-            return self.bundle(&arrival).await;
+            return Box::pin(self.bundle(&arrival)).await;
         }
         if self.door == Door::Internal && direct::is_stream(&arrival.head) {
             return direct::open(&self.core, &arrival.head, arrival.body);
@@ -86,7 +86,7 @@ impl Doorkeeper {
             && let Some(ledger) = &self.core.ledger
             && ledger.serves(arrival.head.uri.path())
         {
-            return Ok(ledger.ask(&arrival.head).await?.map(ResponseBody::from));
+            return Ok(Box::pin(ledger.ask(&arrival.head)).await?.map(ResponseBody::from));
         }
         let host = resolve::host(&arrival.head)?;
         let destination = match self.door {
@@ -125,7 +125,8 @@ impl Doorkeeper {
         // A body that drips holds no place; one that would find none is not read.
         drop(core.enter(&to.app, &to.function)?);
         let received = direct::receive(core, &to, head.version, body).await;
-        let Received { body, upload, _share } = received.map_err(|error| Problem::unread(&error))?;
+        let Received { body, is_beside, upload, _share } =
+            received.map_err(|error| Problem::unread(&error))?;
         let place = core.enter(&to.app, &to.function)?;
         let request::Parts { method, uri, mut headers, .. } = head;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -133,10 +134,11 @@ impl Doorkeeper {
         headers::strip(&mut headers);
         headers::forward(&mut headers, &Forwarded { peer: peer.ip(), host: &host.authority });
         let is_head = method == Method::HEAD;
-        let call = Submission::new(id, to, Content { method, url, headers, body, upload, switch });
+        let call = Submission::new(id, to, Content { method, url, headers, body, is_beside, upload, switch });
         let source = if self.door == Door::Internal { Source::Invoke } else { Source::Http };
         if let Some(asked) = detached {
-            return Ok(detached::accept(core, call, source, asked).await?.map(ResponseBody::from));
+            let accepted = Box::pin(detached::accept(core, call, source, asked)).await?;
+            return Ok(accepted.map(ResponseBody::from));
         }
         let recorded = call.app.records_all && core.ledger.is_some();
         let recording = recorded.then(|| Recording::begin(core, call.queued(source)));

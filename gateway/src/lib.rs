@@ -39,7 +39,7 @@ mod wake;
 mod watch;
 
 pub use bundles::{BundleSource, FetchBundleError, MemoryBundles};
-pub use config::{GatewayConfig, HostPolicy, Limits};
+pub use config::{GatewayConfig, HostPolicy, Limits, worker_threads};
 pub use kubernetes_bundles::KubernetesBundles;
 pub use serve::{Gateway, GatewayError, serve};
 pub use tables::{PutTableError, TableStore};

@@ -1,13 +1,15 @@
-//! Lines: connections on which runners send replies past the broker, many at a time.
+//! Lines: connections on which runners send replies past the broker, many at a time, and fetch small requests' bodies.
 //!
 //! A line is its App's: it is opened with the token of one of the App's calls, and what comes over it counts as sent by
-//! the App's user, exactly as if the broker had checked that. Never sends a runner anything but how many were taken.
+//! the App's user, exactly as if the broker had checked that.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use funcatron_broker::message::{LINE_PATH, LINE_PROTOCOL, TooLong, take_from_line, taken};
+use funcatron_broker::message::{
+    FrameError, FromRunner, LINE_PATH, LINE_PROTOCOL, put_body, put_taken, take_from_runner,
+};
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Method, Response, StatusCode, Version, request};
 use thiserror::Error;
@@ -26,6 +28,8 @@ use crate::response::ResponseBody;
 
 /// Read at once: as many small replies as come together, and what an idle line holds.
 const READ_BYTES: usize = 16 << 10;
+/// Written together, but for the body that goes beyond it.
+const SAID_BYTES: usize = 128 << 10;
 /// A line on which nothing came for this long, and at most for twice as long, is closed; its runner opens another.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -35,7 +39,7 @@ enum LineError {
     #[error("the connection broke")]
     Broken(#[from] std::io::Error),
     #[error(transparent)]
-    TooLong(#[from] TooLong),
+    Frame(#[from] FrameError),
 }
 
 /// A line that was opened with a right token.
@@ -95,7 +99,7 @@ impl Line {
     }
 
     async fn take(&self, mut runner: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), LineError> {
-        let (mut bytes, mut count) = (BytesMut::new(), 0_u64);
+        let (mut bytes, mut said, mut count) = (BytesMut::new(), BytesMut::new(), 0_u64);
         let (mut looks, mut has_moved) = (interval(IDLE), true);
         loop {
             bytes.reserve(READ_BYTES);
@@ -114,12 +118,26 @@ impl Line {
             }
             has_moved = true;
             let before = count;
-            while let Some(reply) = take_from_line(&mut bytes, &self.user)? {
-                count += 1;
-                self.core.metrics.reply(self.core.pending.settle(reply));
+            while let Some(frame) = take_from_runner(&mut bytes, &self.user)? {
+                match frame {
+                    FromRunner::Reply(reply) => {
+                        count += 1;
+                        self.core.metrics.reply(self.core.pending.settle(reply));
+                    }
+                    FromRunner::Want(id, token) => {
+                        let body = self.core.pending.body(id.uuid(), token, &self.user);
+                        put_body(id, body.as_ref(), &mut said);
+                    }
+                }
+                if said.len() >= SAID_BYTES {
+                    runner.write_all_buf(&mut said).await?;
+                }
             }
             if count > before {
-                runner.write_all(&taken(count)).await?;
+                put_taken(count, &mut said);
+            }
+            if !said.is_empty() {
+                runner.write_all_buf(&mut said).await?;
             }
         }
     }

@@ -33,8 +33,10 @@ const STREAMS_MAX: u32 = 256;
 const BUFFER_FACTOR: usize = 2;
 /// What HTTP/2 flow control lets a client send ahead on one stream, and on one connection: bounds what is buffered
 /// before a body counts.
-const STREAM_WINDOW_BYTES: u32 = 128 << 10;
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// A large body comes in frames of this size: four times the default, a quarter of the work.
+const FRAME_BYTES_MAX: u32 = 64 << 10;
 /// An HTTP/2 client that is silent this long is asked whether it lives …
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// … and has this long to say so.
@@ -111,6 +113,7 @@ fn server(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_frame_size(FRAME_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
@@ -136,11 +139,12 @@ impl<H: Handler> Connection<'_, H> {
         let (begun, switched) = (AtomicBool::new(false), Switched::default());
         let service = service_fn(|request: Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);
-            answer(handler.clone(), request, peer, Arc::clone(&switched))
+            // Boxed, it goes with its call: hyper keeps a service's future for as long as the connection.
+            Box::pin(answer(handler.clone(), request, peer, Arc::clone(&switched)))
         });
         let io = TokioIo::new(Patient::new(stream, limits.write_timeout));
-        let connection = server.serve_connection_with_upgrades(io, service);
-        tokio::pin!(connection);
+        // On the heap, since a future that holds it beside what it was made of is twice as large.
+        let mut connection = Box::pin(server.serve_connection_with_upgrades(io, service));
         // hyper bounds the wait for each head, but not the wait for the bytes that tell HTTP/1.1 from HTTP/2.
         let first_request = tokio::time::sleep(limits.head_timeout);
         tokio::pin!(first_request);
@@ -167,7 +171,8 @@ impl<H: Handler> Connection<'_, H> {
                 }
             }
         }
-        abort.run_until_cancelled(go_on(&switched, &drain)).await;
+        // Boxed, since hardly any connection gets here and each would pay for its size.
+        abort.run_until_cancelled(Box::pin(go_on(&switched, &drain))).await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use funcatron_broker::envelope::Envelope;
 use funcatron_broker::message::{Call, DecodeError, Outcome, ReadHeadError, Reply, Token, Unread};
 use parking_lot::Mutex;
@@ -74,12 +75,23 @@ enum Stream {
     Open(#[expect(dead_code, reason = "its end is what counts")] DropGuard),
 }
 
+/// A request's body that is not in its call's message.
+#[derive(Debug)]
+pub(crate) enum Beside {
+    /// There is none, or it is in the message.
+    Nothing,
+    /// All of it is here, as often as it is asked for.
+    Whole(Bytes),
+    /// It comes from its client, once.
+    Upload(Arc<Upload>),
+}
+
 /// What is offered to the runner of one attempt.
 #[derive(Debug)]
 pub(crate) struct Offered {
     pub(crate) token: Token,
     /// The request's body, where it is not in the message.
-    pub(crate) upload: Option<Arc<Upload>>,
+    pub(crate) beside: Beside,
     /// Whether the client asks to switch protocols.
     pub(crate) may_switch: bool,
     /// What is open for its App.
@@ -92,7 +104,7 @@ pub(crate) struct Offered {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) attempt: u32,
-    pub(crate) upload: Option<Arc<Upload>>,
+    pub(crate) beside: Beside,
     pub(crate) may_switch: bool,
     /// Cancelled when its attempt is over.
     pub(crate) over: CancellationToken,
@@ -215,7 +227,7 @@ impl Pending {
     pub(crate) fn open(&self, id: Uuid, token: Token, app_streams_max: usize) -> Result<Opened, OpenError> {
         let mut shard = self.shard(id).lock();
         let entry = shard.get_mut(&id).ok_or(OpenError::Void)?;
-        let Stream::Offered(Offered { token: expected, upload, may_switch, counts, has_line: _ }) =
+        let Stream::Offered(Offered { token: expected, beside, may_switch, counts, has_line: _ }) =
             &mut entry.stream
         else {
             return Err(OpenError::Void);
@@ -224,9 +236,10 @@ impl Pending {
             return Err(OpenError::Void);
         }
         let place = Count::up(&counts.streams, app_streams_max).ok_or(OpenError::Busy)?;
-        let (upload, may_switch, over) = (upload.take(), *may_switch, CancellationToken::new());
+        let beside = std::mem::replace(beside, Beside::Nothing);
+        let (may_switch, over) = (*may_switch, CancellationToken::new());
         entry.stream = Stream::Open(over.clone().drop_guard());
-        Ok(Opened { attempt: entry.attempt, upload, may_switch, over, place })
+        Ok(Opened { attempt: entry.attempt, beside, may_switch, over, place })
     }
 
     /// Lets whoever has the token of a waiting call open one line for its App. The call's stream may still be opened.
@@ -245,6 +258,21 @@ impl Pending {
                 Ok(Lender { user: Arc::clone(&entry.user), place })
             }
             Stream::Offered(_) | Stream::Open(_) | Stream::Closed => Err(OpenError::Void),
+        }
+    }
+
+    /// The body of a waiting call, for whoever has its token and is of its App; any number of times, since who asks again
+    /// has not got it.
+    pub(crate) fn body(&self, id: Uuid, token: Token, user: &str) -> Option<Bytes> {
+        let shard = self.shard(id).lock();
+        let entry = shard.get(&id).filter(|entry| *entry.user == *user)?;
+        match &entry.stream {
+            Stream::Offered(Offered { token: expected, beside: Beside::Whole(body), .. })
+                if *expected == token =>
+            {
+                Some(body.clone())
+            }
+            _ => None,
         }
     }
 
@@ -308,7 +336,6 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use funcatron_broker::envelope::{Headers, Properties};
     use funcatron_broker::message::CallId;
     use http::{HeaderMap, StatusCode};

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::apps::{AppPart, FnPart, RevisionPart};
 use crate::core::unix_ms;
 use crate::direct::UploadOwner;
-use crate::pending::Offered;
+use crate::pending::{Beside, Offered};
 use crate::uplink::Session;
 
 /// The client's word that the same request may come twice (draft-ietf-httpapi-idempotency-key-header).
@@ -47,7 +47,9 @@ pub(crate) struct Content {
     pub(crate) url: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// The body, where it goes past the message.
+    /// Whether that goes past the message.
+    pub(crate) is_beside: bool,
+    /// The body, where it goes past the message as it comes.
     pub(crate) upload: Option<UploadOwner>,
     /// Whether it asks to go on as a WebSocket.
     pub(crate) switch: bool,
@@ -63,6 +65,9 @@ pub(crate) struct Submission {
     idempotent: bool,
     /// Whether its bodies may go past the broker.
     streams: bool,
+    /// The body, where it is here and not in the message, …
+    beside: Option<Bytes>,
+    /// … or is still to come.
     upload: Option<UploadOwner>,
     switch: bool,
     call: Call,
@@ -101,7 +106,8 @@ impl Submission {
     pub(crate) fn new(id: Uuid, to: Destination, content: Content) -> Self {
         let now_unix_ms = unix_ms();
         let Destination { app, function, intent, policy, operation, template, params } = to;
-        let Content { method, url, headers, body, upload, switch } = content;
+        let Content { method, url, headers, body, is_beside, upload, switch } = content;
+        let (body, beside) = if is_beside { (Bytes::new(), Some(body)) } else { (body, None) };
         let timeout_ms = policy.timeout_ms.unwrap_or(function.timeout_ms);
         let clock = Clock::start(Duration::from_millis(timeout_ms));
         let idempotent = is_idempotent(policy, &method, &headers);
@@ -130,7 +136,7 @@ impl Submission {
             direct: None,
             body,
         };
-        Self { app, function, clock, idempotent, streams, upload, switch, call }
+        Self { app, function, clock, idempotent, streams, beside, upload, switch, call }
     }
 
     /// Its id, the same on every attempt.
@@ -155,13 +161,19 @@ impl Submission {
         self.call.direct = self.streams.then(|| {
             let (at, token) = (at.to_owned(), Token::fresh());
             let upgrade = self.switch.then(|| WEBSOCKET.to_owned());
-            Offer { at, token, body: upload.is_some(), upgrade }
+            let line = self.beside.is_some();
+            Offer { at, token, body: upload.is_some() || line, line, upgrade }
         });
-        let (upload, may_switch) = (upload.map(UploadOwner::share), self.switch);
+        let beside = match (&self.beside, upload) {
+            (Some(body), _) => Beside::Whole(body.clone()),
+            (None, Some(upload)) => Beside::Upload(upload.share()),
+            (None, None) => Beside::Nothing,
+        };
+        let may_switch = self.switch;
         let counts = Arc::clone(&self.app.counts);
         let offered = |Offer { token, .. }: &Offer| Offered {
             token: *token,
-            upload,
+            beside,
             may_switch,
             counts,
             has_line: false,
@@ -205,6 +217,9 @@ impl Submission {
     /// It was accepted.
     pub(crate) fn queued(&self, source: Source) -> CallEvent {
         let mut request = RecordedRequest::of(&self.call);
+        if let Some(body) = &self.beside {
+            request.body = RecordedBody::of(body);
+        }
         if let Some(upload) = &self.upload {
             request.body = RecordedBody::unkept(upload.length());
         }

@@ -250,7 +250,7 @@ impl Caller {
         let (job, limit) = match self.screen(job) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                self.settle(*refusal).await;
+                Box::pin(self.settle(*refusal)).await;
                 return None;
             }
         };
@@ -263,7 +263,7 @@ impl Caller {
         };
         let Job { lane, work, attempt: number, unsettled } = job;
         if let Some(number) = &number {
-            self.began(number, &unsettled.session).await;
+            Box::pin(self.began(number, &unsettled.session)).await;
         }
         let producer = work.producer();
         let logged = number.as_ref().map(|number| number.id).filter(|_| instance.tells_logs());
@@ -301,7 +301,8 @@ impl Caller {
             return (asker, attempt(instance, exchange, limit, logged).await);
         };
         let gateways = &self.gateways;
-        match (DirectCall { gateways, instance, id, offer, limit }).run(connection, request).await {
+        let line = asker.as_ref().and_then(|asker| asker.line.clone());
+        match (DirectCall { gateways, line, instance, id, offer, limit }).run(connection, request).await {
             Met::Reply(attempted) => (asker, attempted),
             Met::Settled => (None, Attempted::not(Outcome::Expired, Bytes::new())),
         }
@@ -362,7 +363,7 @@ impl Caller {
         }
     }
 
-    /// Replies, then gives the broker its last word.
+    /// Replies, then gives the broker its last word. What most calls do not need is boxed, so that none pays for its size.
     pub(crate) async fn settle(&self, settlement: Settlement) {
         let Settlement { unsettled, asker, producer, result, headers, body, last_word, news } = settlement;
         let Unsettled { delivery, session } = unsettled;
@@ -370,7 +371,7 @@ impl Caller {
             return;
         }
         for event in news {
-            if self.record(&session, event).await.is_err() {
+            if Box::pin(self.record(&session, event)).await.is_err() {
                 // The link is down, and the delivery comes again.
                 return;
             }
@@ -384,7 +385,7 @@ impl Caller {
                 headers: headers.clone(),
                 body: body.clone(),
             };
-            if self.tell(&session, producer, told).await.is_err() {
+            if Box::pin(self.tell(&session, producer, told)).await.is_err() {
                 return;
             }
         }
@@ -394,6 +395,7 @@ impl Caller {
             let user_id = Some(self.identity.names.user().to_owned());
             (reply_to, Reply { id, user_id, attempt, outcome: result, headers, body })
         });
-        session.settler.settle(Last { delivery, word: last_word, reply }, by).await;
+        let last = Box::new(Last { delivery, word: last_word, reply });
+        session.settler.settle(last, by).await;
     }
 }

@@ -57,13 +57,9 @@ pub(crate) struct Last {
 pub(crate) type Told = oneshot::Sender<()>;
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "where there is no line, nearly every task settles, and a box would be one more per call"
-)]
 enum Task {
     /// Settle, then tell.
-    Settle(Last, Told),
+    Settle(Box<Last>, Told),
     /// Acknowledge what a gateway has its replies of, and tell.
     Arrived(Vec<(Delivery, Told)>),
     /// Say what waits to be said, then tell.
@@ -84,11 +80,11 @@ impl Settler {
 
     /// Comes back when the reply has left and the last word will follow, or when the link is down and gives the
     /// delivery to another. A reply goes over the line where it can.
-    pub(crate) async fn settle(&self, last: Last, line: Option<Line>) {
+    pub(crate) async fn settle(&self, last: Box<Last>, line: Option<Line>) {
         let place = line.as_ref().filter(|_| last.word == LastWord::Ack).and_then(|line| line.place(&last));
         let Some(place) = place else { return self.have_done(|done| Task::Settle(last, done)).await };
         let (told, settled) = oneshot::channel();
-        place.send(Post { last, told, settler: self.clone() });
+        place.take(Post { last, told, settler: self.clone() });
         // An error is the link's end.
         let _ = settled.await;
     }
@@ -258,7 +254,7 @@ fn sort(tasks: Vec<Task>) -> Sorted {
     for task in tasks {
         match task {
             Task::Settle(last, tell) => {
-                sorted.lasts.push(last);
+                sorted.lasts.push(*last);
                 sorted.done.push(tell);
             }
             Task::Arrived(settled) => {

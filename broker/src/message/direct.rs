@@ -21,6 +21,8 @@ pub const DIRECT_BYTES_MIN: u64 = 16 * 1024;
 pub const WEBSOCKET: &str = "websocket";
 /// Below it a gateway's internal listener takes streams, by the id of their call.
 pub const DIRECT_PATH: &str = "/direct/";
+/// The header with which a runner says that it has the request's body already, of any value.
+pub const FN_HAS_BODY: &str = "fn-has-body";
 /// What cannot be guessed in the age of the universe.
 const TOKEN_BYTES: usize = 16;
 /// The head's length, before it.
@@ -35,6 +37,17 @@ const STATUS_BYTES: usize = 2;
 pub struct Token([u8; TOKEN_BYTES]);
 
 impl Token {
+    /// How long it is on a line.
+    pub(super) const BYTES: usize = TOKEN_BYTES;
+
+    pub(super) const fn bytes(&self) -> &[u8; TOKEN_BYTES] {
+        &self.0
+    }
+
+    pub(super) const fn from_bytes(bytes: [u8; TOKEN_BYTES]) -> Self {
+        Self(bytes)
+    }
+
     /// One that nobody has guessed.
     pub fn fresh() -> Self {
         Self(rand::random())
@@ -88,9 +101,12 @@ pub struct Offer {
     pub at: String,
     /// Its token; void once it was used, and with the attempt.
     pub token: Token,
-    /// Whether the request's body comes over the stream rather than in the message.
+    /// Whether the request's body is not in the message, but comes over the stream or a line.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body: bool,
+    /// Whether that body is small, and to be had on a line as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub line: bool,
     /// The protocol that the client asks to go on in, which a function may grant; a runner that knows no such thing runs
     /// the call as it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]

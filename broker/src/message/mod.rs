@@ -23,7 +23,8 @@ use std::str::FromStr;
 pub use bridge_report::{BridgeReport, BridgeState};
 pub use call::{AGE_DEFAULT_MS, ATTEMPTS_DEFAULT, Call, Intent, Undecodable};
 pub use direct::{
-    AnswerHead, AnswerHeadReader, DIRECT_BYTES_MIN, DIRECT_PATH, Offer, ReadHeadError, Token, WEBSOCKET,
+    AnswerHead, AnswerHeadReader, DIRECT_BYTES_MIN, DIRECT_PATH, FN_HAS_BODY, Offer, ReadHeadError, Token,
+    WEBSOCKET,
 };
 pub use event_reply::EventReply;
 pub use events::{
@@ -32,7 +33,8 @@ pub use events::{
     Verdict, fresh_claimant, is_redacted, redact,
 };
 pub use line::{
-    LINE_PATH, LINE_PROTOCOL, TooLong, fits_line, last_taken, put_on_line, take_from_line, taken,
+    FrameError, FromGateway, FromRunner, LINE_BODY_BYTES_MAX, LINE_BODY_BYTES_MIN, LINE_PATH, LINE_PROTOCOL,
+    fits_line, put_body, put_reply, put_taken, put_want, take_from_gateway, take_from_runner,
 };
 pub use notes::{Cancel, DurableQueue, MissingQueue, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};

@@ -31,6 +31,8 @@ impl Part {
         let program = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(program);
         command.arg(name).env("FUNCATRON_BENCH_AMQP", url).env_remove("FUNCATRON_BENCH_MANAGEMENT");
+        // As the image has it.
+        command.env("MIMALLOC_ALLOW_THP", "0");
         for (option, value) in options {
             command.arg(option).arg(value);
         }

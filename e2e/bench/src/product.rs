@@ -10,18 +10,19 @@ use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::names::Installation;
 use funcatron_crds::address::SigningKey;
 use funcatron_crds::{Digest, Direct, RevisionName};
-use funcatron_gateway::{Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore};
+use funcatron_gateway::{
+    Gateway, GatewayConfig, HostPolicy, Limits, MemoryBundles, TableStore, worker_threads,
+};
 use funcatron_routing::app_table::{AppBounds, AppTable, AsyncPolicy, FnEntry, RevisionEntry};
 use funcatron_routing::{
     Backend, CallPolicy, ExplicitRule, PathMatch, PathMatchType, RouteMatch, RouteSource, Rules, compile,
 };
 use funcatron_runner::{Endpoint, Mode, RunnerConfig};
+use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::lanes::Way;
-use crate::{
-    APP, CONCURRENCY, FUNCTION, NAMESPACE, REVISION, end_with_driver, function, greet, one_thread, threads,
-};
+use crate::{APP, CONCURRENCY, FUNCTION, NAMESPACE, REVISION, end_with_driver, function, greet, one_thread};
 
 /// Far longer than any call takes here.
 const TIMEOUT_MS: u64 = 600_000;
@@ -49,7 +50,8 @@ pub(crate) fn serve(
     fill: impl FnOnce(&TableStore) -> Result<()>,
 ) -> Result<()> {
     end_with_driver();
-    threads()?.block_on(async {
+    let threads = Builder::new_multi_thread().worker_threads(worker_threads()).enable_all().build();
+    threads.context("start a runtime")?.block_on(async {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = GatewayConfig {
             public: any,

@@ -10,7 +10,9 @@ mod upload;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use funcatron_broker::message::{DIRECT_BYTES_MIN, DIRECT_PATH, ReadHeadError, Token, WEBSOCKET};
+use funcatron_broker::message::{
+    DIRECT_PATH, FN_HAS_BODY, LINE_BODY_BYTES_MAX, LINE_BODY_BYTES_MIN, ReadHeadError, Token, WEBSOCKET,
+};
 use funcatron_crds::Direct;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
 use http::{Method, Response, Version, request};
@@ -23,7 +25,7 @@ use crate::body::{self, MESSAGE_BODY_BYTES_MAX, ReadBodyError, Share};
 use crate::core::{Core, Place};
 use crate::handover::Handover;
 use crate::headers;
-use crate::pending::{OpenError, Opened};
+use crate::pending::{Beside, OpenError, Opened};
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
 use crate::response::{ResponseBody, is_bodyless};
 use crate::submission::Destination;
@@ -38,8 +40,9 @@ use answer::Watch;
 
 /// A request's body as it goes on.
 pub(crate) struct Received {
-    /// What goes in the message.
+    /// What goes in the message, or beside it where that is said.
     pub(crate) body: Bytes,
+    pub(crate) is_beside: bool,
     /// What goes past it.
     pub(crate) upload: Option<UploadOwner>,
     /// What the message's body holds of the memory for bodies.
@@ -54,24 +57,32 @@ pub(crate) async fn receive(
     body: Incoming,
 ) -> Result<Received, ReadBodyError> {
     let limit = to.app.body_bytes_max;
-    if is_direct(to.policy.direct.unwrap_or_default(), &body) {
+    let direct = to.policy.direct.unwrap_or_default();
+    if is_stream_for(direct, &body) {
         let upload = Some(UploadOwner::new(body, version, limit)?);
-        return Ok(Received { body: Bytes::new(), upload, _share: Share::none(&core.budget) });
+        return Ok(Received {
+            body: Bytes::new(),
+            is_beside: false,
+            upload,
+            _share: Share::none(&core.budget),
+        });
     }
     let limit = limit.min(MESSAGE_BODY_BYTES_MAX);
     let (body, share) = body::read(body, limit, &core.budget, core.body_times()).await?;
-    Ok(Received { body, upload: None, _share: share })
+    let is_beside = direct == Direct::Auto && body.len() as u64 > LINE_BODY_BYTES_MIN;
+    Ok(Received { body, is_beside, upload: None, _share: share })
 }
 
-/// Whether a body goes past the broker: what a message carries badly, where the Route does not decide.
-fn is_direct(said: Direct, body: &impl Body) -> bool {
+/// Whether a body goes over a stream of its own, where the Route does not decide: what neither a message nor a line
+/// carries well.
+fn is_stream_for(said: Direct, body: &impl Body) -> bool {
     if body.is_end_stream() {
         return false;
     }
     match said {
         Direct::Always => true,
         Direct::Never => false,
-        Direct::Auto => body.size_hint().exact().is_none_or(|length| length > DIRECT_BYTES_MIN),
+        Direct::Auto => body.size_hint().exact().is_none_or(|length| length > LINE_BODY_BYTES_MAX as u64),
     }
 }
 
@@ -105,18 +116,19 @@ pub(crate) fn open(
     let id = head.uri.path().strip_prefix(DIRECT_PATH).and_then(|id| Uuid::try_parse(id).ok());
     let (id, token) = id.zip(bearer(&head.headers)).ok_or_else(void)?;
     let opened = core.pending.open(id, token, core.config.limits.app_streams_max);
-    let Opened { attempt, upload, may_switch, over, place: of_app } =
+    let Opened { attempt, beside, may_switch, over, place: of_app } =
         opened.map_err(|error| match error {
             OpenError::Void => void(),
             OpenError::Busy => Problem::GatewayBusy,
         })?;
     let stream = Arc::new(Stream::new([place, of_app]));
-    let (sent, receipt) = match upload {
-        None => {
+    let (sent, receipt) = match beside {
+        Beside::Whole(body) if !head.headers.contains_key(FN_HAS_BODY) => (Full::new(body).into(), None),
+        Beside::Nothing | Beside::Whole(_) => {
             let (receipt, body) = receipt::receipt();
             (ResponseBody::Receipt(body), Some(receipt))
         }
-        Some(upload) => match upload.lend((id, attempt), &core.pending, Arc::clone(&stream)) {
+        Beside::Upload(upload) => match upload.lend((id, attempt), &core.pending, Arc::clone(&stream)) {
             Some(lent) => (lent.into(), None),
             None => return Err(Problem::Forbidden("the call is over".to_owned())),
         },
@@ -211,10 +223,10 @@ mod tests {
             (Direct::Always, true, true, true),
             (Direct::Never, false, false, false),
         ] {
-            assert_eq!(is_direct(said, &of(DIRECT_BYTES_MIN)), small, "{said:?}");
-            assert_eq!(is_direct(said, &of(DIRECT_BYTES_MIN + 1)), large, "{said:?}");
-            assert_eq!(is_direct(said, &unknown), unknown_length, "{said:?}");
-            assert!(!is_direct(said, &Empty::<Bytes>::new().boxed()), "{said:?}");
+            assert_eq!(is_stream_for(said, &of(LINE_BODY_BYTES_MAX as u64)), small, "{said:?}");
+            assert_eq!(is_stream_for(said, &of(LINE_BODY_BYTES_MAX as u64 + 1)), large, "{said:?}");
+            assert_eq!(is_stream_for(said, &unknown), unknown_length, "{said:?}");
+            assert!(!is_stream_for(said, &Empty::<Bytes>::new().boxed()), "{said:?}");
         }
     }
 }

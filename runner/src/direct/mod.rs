@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use funcatron_broker::message::{AnswerHead, CallId, Offer, Outcome};
+use funcatron_broker::message::{AnswerHead, CallId, DIRECT_BYTES_MIN, LINE_BODY_BYTES_MAX, Offer, Outcome};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
@@ -23,6 +23,7 @@ use crate::http_stream::answer::Answer;
 use crate::http_stream::body::{Inflow, RequestBody};
 use crate::http_stream::client::{Answering, Connection, ExchangeError, Exchanged, Keep};
 use crate::instance::{Death, Exchange, Instance};
+use crate::line::Line;
 
 pub(crate) use gateways::Gateways;
 
@@ -54,6 +55,8 @@ pub(crate) enum Met {
 /// One call with an offer, and where it runs.
 pub(crate) struct DirectCall<'a> {
     pub(crate) gateways: &'a Arc<Gateways>,
+    /// Where there is one, small bodies need no stream.
+    pub(crate) line: Option<Line>,
     pub(crate) instance: &'a Instance,
     pub(crate) id: CallId,
     pub(crate) offer: Offer,
@@ -90,14 +93,18 @@ enum Receipt {
 }
 
 impl DirectCall<'_> {
-    /// Runs it.
-    pub(crate) async fn run(self, connection: Connection, request: Request<Full<Bytes>>) -> Met {
+    /// Runs it. What only streams need is boxed, so that a small call does not pay for its size.
+    pub(crate) async fn run(mut self, connection: Connection, request: Request<Full<Bytes>>) -> Met {
         let mut request = request.map(RequestBody::from);
+        if let Some(body) = self.fetch().await {
+            self.offer.body = false;
+            *request.body_mut() = Full::new(body).into();
+        }
         let contract = self.instance.contract();
         let switches = contract.ask_to_switch(request.headers_mut(), self.offer.upgrade.as_deref());
         let mut stream = None;
         if self.offer.body || switches {
-            let opened = match self.open().await {
+            let opened = match Box::pin(self.open()).await {
                 Ok(opened) => opened,
                 // Nothing ran.
                 Err(error) => return Met::Reply(Attempted::not(Outcome::NotHere, error.to_string())),
@@ -109,12 +116,19 @@ impl DirectCall<'_> {
             stream = Some(opened);
         }
         let until = Instant::now() + self.limit + KILL_GRACE;
-        let exchange = self.instance.exchange(connection, request, Keep::Small);
+        let exchange = self.instance.exchange(connection, request, self.keep());
         match self.wait(exchange, stream.as_ref(), until).await {
-            Ok(Ok(Exchanged::Switched(switched))) if switches => self.tunnel(*switched, stream).await,
+            Ok(Ok(Exchanged::Switched(switched))) if switches => {
+                Box::pin(self.tunnel(*switched, stream)).await
+            }
             Ok(exchanged) => self.answered(exchanged, stream, until).await,
             Err(met) => met,
         }
+    }
+
+    /// What is small enough for another way than a stream.
+    fn keep(&self) -> Keep {
+        Keep::Small(if self.line.is_some() { LINE_BODY_BYTES_MAX as u64 } else { DIRECT_BYTES_MIN })
     }
 
     /// What an answer comes to that switches nothing.
@@ -129,12 +143,20 @@ impl DirectCall<'_> {
             Err(ExchangeError::Broken(_)) if stream.as_ref().is_some_and(|open| open.inflow.broke_off()) => {
                 return failed("the request's body broke off");
             }
-            Ok(Exchanged::Coming(answering)) => return self.answer(*answering, stream, until).await,
+            Ok(Exchanged::Coming(answering)) => {
+                return Box::pin(self.answer(*answering, stream, until)).await;
+            }
             Ok(Exchanged::Whole(response)) => Ok(self.instance.contract().read(response)),
             Ok(Exchanged::Switched(_)) => Ok(Answer::Nonsense(UNASKED)),
             Err(error) => Err(error),
         };
         Met::Reply(judge(self.instance, answer).await)
+    }
+
+    /// The request's body, where that is to be had on the line.
+    async fn fetch(&self) -> Option<Bytes> {
+        let line = self.line.as_ref().filter(|_| self.offer.body && self.offer.line)?;
+        line.fetch(self.id, self.offer.token).await
     }
 
     async fn open(&self) -> Result<Open, OpenError> {

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use funcatron_broker::message::DIRECT_BYTES_MIN;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response, StatusCode, response};
 use http_body_util::BodyExt;
@@ -81,8 +80,8 @@ type Driver = Pin<Box<http1::Connection<TokioIo<Stream>, RequestBody>>>;
 pub(crate) enum Keep {
     /// All of it: there is no other way than a message.
     Whole,
-    /// What is small; anything else as it comes.
-    Small,
+    /// What has at most so many bytes; anything else as it comes.
+    Small(u64),
 }
 
 /// A function's answer.
@@ -127,7 +126,7 @@ impl Pool {
             return Ok(Exchanged::Switched(Box::new(Switched { head, connection })));
         }
         let whole = match keep {
-            Keep::Small => connection.read_small(&head.headers, &mut body).await?,
+            Keep::Small(most) => connection.read_small(most, &head.headers, &mut body).await?,
             Keep::Whole => Read::Ended(connection.read_whole(Gathered::default(), &mut body).await?),
         };
         let (pool, head) = match whole {
@@ -232,9 +231,14 @@ impl Connection {
 
     /// Reads a body that is small. One of unknown length is given a moment to show that it is: some function libraries
     /// never say a length.
-    async fn read_small(&mut self, headers: &HeaderMap, body: &mut Incoming) -> Result<Read, ExchangeError> {
+    async fn read_small(
+        &mut self,
+        most: u64,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+    ) -> Result<Read, ExchangeError> {
         match body.size_hint().exact() {
-            Some(length) if length <= DIRECT_BYTES_MIN => {
+            Some(length) if length <= most => {
                 return Ok(Read::Ended(self.read_whole(Gathered::default(), body).await?));
             }
             Some(_) => return Ok(Read::Begun(Bytes::new())),
@@ -242,7 +246,7 @@ impl Connection {
             None => {}
         }
         let (mut read, until) = (Gathered::default(), tokio::time::Instant::now() + SMALL_WAIT);
-        while read.len() as u64 <= DIRECT_BYTES_MIN {
+        while read.len() as u64 <= most {
             match tokio::time::timeout_at(until, self.piece(body)).await {
                 Err(_) => break,
                 Ok(None) => return Ok(Read::Ended(read.finish())),

@@ -1,32 +1,41 @@
-//! A line that is open: replies go out, and each is kept until the gateway has said that it took it.
+//! A line that is open: replies go out and bodies come in. Each reply is kept until the gateway has said that it took it.
 //!
 //! A delivery is settled only then, so that it is never lost with this process, this connection or its gateway: what a
 //! line did not bring to its end goes back to its settler, which sends it through the broker. Never settles a delivery.
+//!
+//! Reading never waits for writing: a gateway that waits for room to send us a body takes no reply meanwhile.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use funcatron_broker::message::{fits_line, last_taken, put_on_line};
+use bytes::{Bytes, BytesMut};
+use funcatron_broker::message::{
+    CallId, FrameError, FromGateway, Token, fits_line, put_reply, put_want, take_from_gateway,
+};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, interval, timeout_at};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, interval, timeout, timeout_at};
 use tracing::debug;
 
 use super::open::Opened;
 use crate::settler::{Last, Settler, Told};
 
-/// Replies on their way at once, beyond which they go through the broker: more than a runner has slots.
+/// Replies on their way at once, and orders that wait to be written; beyond it replies go through the broker. More than a
+/// runner has slots.
 const WAITING_MAX: usize = 1_024;
-/// Written together: what fits a socket's buffer without waiting.
+/// Written together, but for the reply that goes beyond it.
 const WRITE_BYTES: usize = 128 << 10;
-/// A gateway takes a reply within milliseconds. One that has not by then may be gone without a word, and no caller shall
-/// wait much longer for what another way still brings.
+/// Read at once, where a frame does not need more.
+const READ_BYTES: usize = 16 << 10;
+/// A gateway answers within milliseconds. One that has not by then may be gone without a word, and nobody shall wait much
+/// longer for what another way still brings.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -35,6 +44,8 @@ const LOOK: Duration = Duration::from_millis(250);
 enum LineError {
     #[error("the connection broke")]
     Broken(#[from] std::io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
     #[error("the gateway has ended it")]
     Ended,
     #[error("nobody has a use for it any more")]
@@ -48,130 +59,185 @@ enum LineError {
 /// A reply on its way, what it settles, and who settles.
 #[derive(Debug)]
 pub(crate) struct Post {
-    pub(crate) last: Last,
+    pub(crate) last: Box<Last>,
     pub(crate) told: Told,
     pub(crate) settler: Settler,
 }
 
+/// What is to be written.
+#[derive(Debug)]
+enum Order {
+    Reply(Post),
+    Want(CallId, Token, oneshot::Sender<Bytes>),
+}
+
 /// An open line.
 #[derive(Debug, Clone)]
-pub(crate) struct Line(mpsc::Sender<Post>);
+pub(crate) struct Line {
+    orders: mpsc::Sender<Order>,
+    /// Replies that are not taken yet.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A place for one reply.
+pub(crate) struct Place<'a>(mpsc::Permit<'a, Order>);
+
+impl Place<'_> {
+    pub(crate) fn take(self, post: Post) {
+        self.0.send(Order::Reply(post));
+    }
+}
 
 impl Line {
     pub(crate) fn is_open(&self) -> bool {
-        !self.0.is_closed()
+        !self.orders.is_closed()
     }
 
     /// A place for a reply; none where it does not fit, or the line is full or over.
-    pub(crate) fn place(&self, last: &Last) -> Option<mpsc::Permit<'_, Post>> {
+    pub(crate) fn place(&self, last: &Last) -> Option<Place<'_>> {
         let fits = last.reply.as_ref().is_some_and(|(_, reply)| fits_line(reply));
-        fits.then(|| self.0.try_reserve().ok()).flatten()
+        let has_room = self.waiting.load(Ordering::Relaxed) < WAITING_MAX;
+        (fits && has_room).then(|| self.orders.try_reserve().ok().map(Place)).flatten()
+    }
+
+    /// Fetches a call's body; none where the gateway has none to give, or the line does not bring it in time.
+    pub(crate) async fn fetch(&self, id: CallId, token: Token) -> Option<Bytes> {
+        let (tell, told) = oneshot::channel();
+        self.orders.try_send(Order::Want(id, token, tell)).ok()?;
+        timeout(TAKE_TIMEOUT, told).await.ok()?.ok()
     }
 }
 
 /// A line over a connection, and what carries it until it ends.
 pub(super) fn line(opened: Opened) -> (Line, impl Future<Output = ()>) {
-    let (posts, posted) = mpsc::channel(WAITING_MAX);
-    (Line(posts), carry(opened, posted))
-}
-
-async fn carry(Opened { stream, first }: Opened, mut posted: mpsc::Receiver<Post>) {
-    let (reading, writing) = stream.into_split();
-    let mut carrier = Carrier { out: VecDeque::new(), taken: 0, bytes: BytesMut::from(first) };
-    let error = match carrier.run(reading, writing, &mut posted).await {
-        Err(error) => error,
-        Ok(never) => match never {},
-    };
-    debug!(%error, "a line is over");
-    posted.close();
-    let mut rest: Vec<Post> = carrier.out.into_iter().map(|(post, _)| post).collect();
-    while let Some(post) = posted.recv().await {
-        rest.push(post);
-    }
-    Settler::give_back(rest).await;
+    let (orders, ordered) = mpsc::channel(WAITING_MAX);
+    let waiting = Arc::<AtomicUsize>::default();
+    let carrier = Carrier { out: Mutex::default(), wanted: Mutex::default(), waiting: Arc::clone(&waiting) };
+    (Line { orders, waiting }, carrier.carry(opened, ordered))
 }
 
 struct Carrier {
-    /// On their way, the first sent first, and until when each is to be taken.
-    out: VecDeque<(Post, Instant)>,
-    /// How many the gateway has taken.
-    taken: u64,
-    /// What has come from the gateway.
-    bytes: BytesMut,
+    /// Replies on their way, the first sent first, and until when each is to be taken.
+    out: Mutex<VecDeque<(Post, Instant)>>,
+    /// Who waits for a body.
+    wanted: Mutex<HashMap<CallId, oneshot::Sender<Bytes>>>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Carrier {
-    async fn run(
-        &mut self,
-        mut reading: OwnedReadHalf,
+    async fn carry(self, Opened { stream, first }: Opened, mut ordered: mpsc::Receiver<Order>) {
+        let (reading, writing) = stream.into_split();
+        let ended = tokio::select! {
+            ended = self.read(reading, BytesMut::from(first)) => ended,
+            ended = self.write(writing, &mut ordered) => ended,
+        };
+        match ended {
+            Err(error) => debug!(%error, "a line is over"),
+            Ok(never) => match never {},
+        }
+        ordered.close();
+        let mut rest: Vec<Post> = self.out.lock().drain(..).map(|(post, _)| post).collect();
+        while let Some(order) = ordered.recv().await {
+            if let Order::Reply(post) = order {
+                rest.push(post);
+            }
+        }
+        Settler::give_back(rest).await;
+    }
+
+    async fn write(
+        &self,
         mut writing: OwnedWriteHalf,
-        posted: &mut mpsc::Receiver<Post>,
+        ordered: &mut mpsc::Receiver<Order>,
     ) -> Result<Infallible, LineError> {
-        let mut posts = Vec::new();
-        let mut looks = interval(LOOK);
+        let (mut orders, mut buffer) = (Vec::new(), BytesMut::new());
         loop {
-            let room = WAITING_MAX - self.out.len();
+            if ordered.recv_many(&mut orders, WAITING_MAX).await == 0 {
+                return Err(LineError::Unused);
+            }
+            // Whoever is ready to reply does so first.
+            tokio::task::yield_now().await;
+            while orders.len() < WAITING_MAX
+                && let Ok(order) = ordered.try_recv()
+            {
+                orders.push(order);
+            }
+            let until = Instant::now() + TAKE_TIMEOUT;
+            let mut orders = orders.drain(..);
+            while orders.len() > 0 {
+                while buffer.len() < WRITE_BYTES
+                    && let Some(order) = orders.next()
+                {
+                    self.put(order, until, &mut buffer);
+                }
+                let written = timeout_at(until, writing.write_all_buf(&mut buffer)).await;
+                written.map_err(|_| LineError::Stuck)??;
+            }
+        }
+    }
+
+    fn put(&self, order: Order, until: Instant, buffer: &mut BytesMut) {
+        match order {
+            Order::Reply(post) => {
+                if let Some((_, reply)) = &post.last.reply {
+                    put_reply(reply, buffer);
+                }
+                self.waiting.fetch_add(1, Ordering::Relaxed);
+                self.out.lock().push_back((post, until));
+            }
+            Order::Want(id, token, tell) => {
+                put_want(id, token, buffer);
+                self.wanted.lock().insert(id, tell);
+            }
+        }
+    }
+
+    async fn read(&self, mut reading: OwnedReadHalf, mut bytes: BytesMut) -> Result<Infallible, LineError> {
+        let (mut looks, mut taken) = (interval(LOOK), 0);
+        loop {
+            while let Some(frame) = take_from_gateway(&mut bytes)? {
+                match frame {
+                    FromGateway::Taken(count) => {
+                        let arrived = self.taken(count.checked_sub(taken).ok_or(LineError::Nonsense)?)?;
+                        taken = count;
+                        Settler::arrived(arrived).await;
+                    }
+                    FromGateway::Body(id, body) => {
+                        let wanted = self.wanted.lock().remove(&id);
+                        if let Some((wanted, body)) = wanted.zip(body) {
+                            // Whoever waited long enough is not there any more.
+                            let _ = wanted.send(body);
+                        }
+                    }
+                }
+            }
+            bytes.reserve(READ_BYTES);
             tokio::select! {
                 biased;
-                read = reading.read_buf(&mut self.bytes) => {
+                read = reading.read_buf(&mut bytes) => {
                     if read? == 0 {
                         return Err(LineError::Ended);
                     }
-                    self.hear().await?;
                 }
-                received = posted.recv_many(&mut posts, room), if room > 0 => {
-                    if received == 0 {
-                        return Err(LineError::Unused);
-                    }
-                    // Whoever is ready to reply does so first.
-                    tokio::task::yield_now().await;
-                    while posts.len() < room && let Ok(post) = posted.try_recv() {
-                        posts.push(post);
-                    }
-                    self.send(&mut posts, &mut writing).await?;
-                }
-                _ = looks.tick() => {
-                    if self.out.front().is_some_and(|(_, until)| *until < Instant::now()) {
-                        return Err(LineError::Stuck);
-                    }
-                }
+                _ = looks.tick() => self.look()?,
             }
         }
     }
 
-    async fn send(&mut self, posts: &mut Vec<Post>, writing: &mut OwnedWriteHalf) -> Result<(), LineError> {
-        let until = Instant::now() + TAKE_TIMEOUT;
-        let mut buffer = BytesMut::new();
-        let mut posts = posts.drain(..);
-        // Whatever is not written stays behind with those that are on their way.
-        let mut written = Ok(());
-        while written.is_ok() && posts.len() > 0 {
-            buffer.clear();
-            while buffer.len() < WRITE_BYTES
-                && let Some(post) = posts.next()
-            {
-                if let Some((_, reply)) = &post.last.reply {
-                    put_on_line(reply, &mut buffer);
-                }
-                self.out.push_back((post, until));
-            }
-            written = match timeout_at(until, writing.write_all(&buffer)).await {
-                Ok(written) => written.map_err(LineError::Broken),
-                Err(_) => Err(LineError::Stuck),
-            };
-        }
-        self.out.extend(posts.map(|post| (post, until)));
-        written
+    /// Takes out what the gateway says that it has taken.
+    fn taken(&self, more: u64) -> Result<Vec<Post>, LineError> {
+        let mut out = self.out.lock();
+        let more = usize::try_from(more).ok().filter(|more| *more <= out.len()).ok_or(LineError::Nonsense)?;
+        self.waiting.fetch_sub(more, Ordering::Relaxed);
+        Ok(out.drain(..more).map(|(post, _)| post).collect())
     }
 
-    /// Settles what the gateway says that it has taken.
-    async fn hear(&mut self) -> Result<(), LineError> {
-        let Some(taken) = last_taken(&mut self.bytes) else { return Ok(()) };
-        let more = taken.checked_sub(self.taken).and_then(|more| usize::try_from(more).ok());
-        let more = more.filter(|more| *more <= self.out.len()).ok_or(LineError::Nonsense)?;
-        self.taken = taken;
-        let arrived: Vec<Post> = self.out.drain(..more).map(|(post, _)| post).collect();
-        Settler::arrived(arrived).await;
-        Ok(())
+    /// Whether the gateway takes what it is sent. Forgets who waited for a body in vain.
+    fn look(&self) -> Result<(), LineError> {
+        self.wanted.lock().retain(|_, wanted| !wanted.is_closed());
+        match self.out.lock().front() {
+            Some((_, until)) if *until < Instant::now() => Err(LineError::Stuck),
+            Some(_) | None => Ok(()),
+        }
     }
 }
