@@ -4,19 +4,21 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -41,6 +43,10 @@ const FRAME_BYTES_MAX: u32 = 64 << 10;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// … and has this long to say so.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// With what HTTP/2 begins, as far as no method of HTTP/1.1 does (RFC 9113, 3.4).
+const PREFACE: &[u8; 3] = b"PRI";
+/// A client that has sent less of that sends the rest in this time, or is waited for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// After a failed accept (no file descriptor left, most often) others get time to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -71,7 +77,7 @@ pub(crate) async fn accept<H: Handler>(
     handler: H,
     lifetime: Lifetime,
 ) {
-    let server = Arc::new(server(&limits));
+    let servers = Arc::new(Servers::new(&limits));
     let places = Arc::new(Semaphore::new(limits.connections_max));
     loop {
         let place = tokio::select! {
@@ -91,51 +97,85 @@ pub(crate) async fn accept<H: Handler>(
                 continue;
             }
         };
-        let (server, limits, handler) = (Arc::clone(&server), Arc::clone(&limits), handler.clone());
+        let (servers, limits, handler) = (Arc::clone(&servers), Arc::clone(&limits), handler.clone());
         let (drain, abort) = (lifetime.drain.clone(), lifetime.abort.clone());
         lifetime.connections.spawn(async move {
-            let connection = Connection { stream, peer, server: &server, limits: &limits, handler };
+            let connection = Connection { stream, peer, servers: &servers, limits: &limits, handler };
             connection.serve(drain, abort).await;
             drop(place);
         });
     }
 }
 
-fn server(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_buf_size((limits.head_bytes_max * BUFFER_FACTOR).max(8 << 10));
-    server
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
-        .max_frame_size(FRAME_BYTES_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
-    server
+/// One for each version of HTTP. To let hyper-util tell them apart would cost each connection of HTTP/1.1 a second buffer,
+/// for as long as it lives.
+struct Servers {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+impl Servers {
+    fn new(limits: &Limits) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_timeout)
+            .max_buf_size((limits.head_bytes_max * BUFFER_FACTOR).max(8 << 10));
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+            .max_frame_size(FRAME_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Self { http1, http2 }
+    }
+}
+
+/// By the first bytes of a connection, which it leaves there; none, where they do not come.
+async fn version(stream: &TcpStream) -> Option<Version> {
+    stream.set_nodelay(true).ok()?;
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await.ok().filter(|seen| *seen > 0)?;
+        if !PREFACE.starts_with(&first[..seen]) {
+            return Some(Version::Http1);
+        }
+        if seen == PREFACE.len() {
+            return Some(Version::Http2);
+        }
+        // Hardly ever: what is there stays there, so nobody tells when more has come.
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 struct Connection<'a, H> {
     stream: TcpStream,
     peer: SocketAddr,
-    server: &'a auto::Builder<TokioExecutor>,
+    servers: &'a Servers,
     limits: &'a Limits,
     handler: H,
 }
 
 impl<H: Handler> Connection<'_, H> {
     async fn serve(self, drain: CancellationToken, abort: CancellationToken) {
-        let Self { stream, peer, server, limits, handler } = self;
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "connection gone at once");
-            return;
-        }
+        let Self { stream, peer, servers, limits, handler } = self;
+        let version = tokio::select! {
+            version = timeout(limits.head_timeout, version(&stream)) => version,
+            () = drain.cancelled() => return,
+            () = abort.cancelled() => return,
+        };
+        let Ok(Some(version)) = version else { return };
         let (begun, switched) = (AtomicBool::new(false), Switched::default());
         let service = service_fn(|request: Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);
@@ -143,36 +183,64 @@ impl<H: Handler> Connection<'_, H> {
             Box::pin(answer(handler.clone(), request, peer, Arc::clone(&switched)))
         });
         let io = TokioIo::new(Patient::new(stream, limits.write_timeout));
-        // On the heap, since a future that holds it beside what it was made of is twice as large.
-        let mut connection = Box::pin(server.serve_connection_with_upgrades(io, service));
-        // hyper bounds the wait for each head, but not the wait for the bytes that tell HTTP/1.1 from HTTP/2.
-        let first_request = tokio::time::sleep(limits.head_timeout);
-        tokio::pin!(first_request);
+        let life = Life { begun: &begun, first_request: limits.head_timeout, drain: &drain, abort: &abort };
+        // On the heap, where each version takes what it needs.
+        let ended = match version {
+            Version::Http1 => {
+                let connection = servers.http1.serve_connection(io, service).with_upgrades();
+                life.of(Box::pin(connection), http1::UpgradeableConnection::graceful_shutdown).await
+            }
+            Version::Http2 => {
+                let connection = servers.http2.serve_connection(io, service);
+                life.of(Box::pin(connection), http2::Connection::graceful_shutdown).await
+            }
+        };
+        match ended {
+            Some(Ok(())) => {}
+            Some(Err(error)) => debug!(%error, %peer, "connection ended early"),
+            None => return,
+        }
+        // Boxed, since hardly any connection gets here and each would pay for its size.
+        abort.run_until_cancelled(Box::pin(go_on(&switched, &drain))).await;
+    }
+}
+
+/// What ends a connection besides its client.
+struct Life<'a> {
+    /// Whether a request has come.
+    begun: &'a AtomicBool,
+    /// When the first one must have come: hyper bounds the wait for each head of HTTP/1.1, but none of HTTP/2.
+    first_request: Duration,
+    drain: &'a CancellationToken,
+    abort: &'a CancellationToken,
+}
+
+impl Life<'_> {
+    /// Serves a connection to its end; none, where it was to end at once.
+    async fn of<C: Future<Output = hyper::Result<()>>>(
+        &self,
+        mut connection: Pin<Box<C>>,
+        leave: impl Fn(Pin<&mut C>),
+    ) -> Option<hyper::Result<()>> {
+        let mut first_request = std::pin::pin!(tokio::time::sleep(self.first_request));
         let (mut waiting, mut draining) = (true, false);
         loop {
             tokio::select! {
                 biased;
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        debug!(%error, %peer, "connection ended early");
-                    }
-                    break;
-                }
-                () = drain.cancelled(), if !draining => {
+                ended = connection.as_mut() => return Some(ended),
+                () = self.drain.cancelled(), if !draining => {
                     draining = true;
-                    connection.as_mut().graceful_shutdown();
+                    leave(connection.as_mut());
                 }
-                () = abort.cancelled() => return,
+                () = self.abort.cancelled() => return None,
                 () = &mut first_request, if waiting => {
                     waiting = false;
-                    if !begun.load(Ordering::Relaxed) {
-                        return;
+                    if !self.begun.load(Ordering::Relaxed) {
+                        return None;
                     }
                 }
             }
         }
-        // Boxed, since hardly any connection gets here and each would pay for its size.
-        abort.run_until_cancelled(Box::pin(go_on(&switched, &drain))).await;
     }
 }
 

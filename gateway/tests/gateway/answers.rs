@@ -97,9 +97,9 @@ async fn a_fn_without_a_revision_and_a_missing_app_are_503() {
 async fn a_body_above_the_limit_is_413_by_its_length_or_while_it_is_read() {
     let fixture = Fixture::start().await;
     let echo = fixture.runner("00000001").await.echo();
-    let fits = send(fixture.public, Method::POST, HOST, "/page", &[], vec![b'x'; 1000]).await;
+    let fits = send(fixture.public, Method::POST, HOST, "/kept", &[], vec![b'x'; 1000]).await;
     assert_eq!((fits.status, fits.body.len()), (200, 1000));
-    let declared = send(fixture.public, Method::POST, HOST, "/page", &[], vec![b'x'; 1001]).await;
+    let declared = send(fixture.public, Method::POST, HOST, "/kept", &[], vec![b'x'; 1001]).await;
     assert_eq!((declared.status, declared.problem().as_str()), (413, "body-too-large"));
     let chunk = format!("3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001));
     let head = "POST /kept HTTP/1.1\r\nhost: shop.example.com\r\ntransfer-encoding: chunked\r\n";

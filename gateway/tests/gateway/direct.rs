@@ -53,8 +53,8 @@ async fn a_small_body_stays_in_the_message_unless_the_route_says_otherwise() {
     let fixture = fixture().await;
     let mut runner = fixture.runner("00000001").await;
     for (path, size, in_message, offered) in [
-        ("/page", 16 << 10, true, true),
-        ("/page", (16 << 10) + 1, false, true),
+        ("/page", 512, true, true),
+        ("/page", 513, false, true),
         ("/always", 1, false, true),
         ("/always", 0, true, true),
         ("/kept", LARGE, true, false),
