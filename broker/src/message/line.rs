@@ -157,3 +157,175 @@ fn with_length(bytes: &mut BytesMut, at: usize, max: usize) -> Result<Option<Byt
     bytes.advance(at + LENGTH_BYTES);
     Ok(Some(bytes.split_to(length).freeze()))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::{BufMut as _, Bytes};
+    use http::{HeaderMap, StatusCode};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::{CallId, Outcome};
+
+    const USER: &str = "inst.team-a.shop";
+
+    fn reply(number: u128, body: impl Into<Bytes>) -> Reply {
+        Reply {
+            id: CallId::from_uuid(uuid::Uuid::from_u128(number)),
+            user_id: Some(USER.to_owned()),
+            attempt: 1,
+            outcome: Outcome::Answer(StatusCode::OK),
+            headers: HeaderMap::new(),
+            body: body.into(),
+        }
+    }
+
+    fn with_headers(number: u128, lines: usize) -> Reply {
+        let mut sent = reply(number, "");
+        sent.headers.extend((0..lines).map(|at| {
+            let name = http::HeaderName::try_from(format!("x-{at}")).unwrap();
+            (Some(name), http::HeaderValue::from_static("value"))
+        }));
+        sent
+    }
+
+    fn on_line(replies: &[Reply]) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        replies.iter().for_each(|reply| put_on_line(reply, &mut bytes));
+        bytes
+    }
+
+    /// All that has come whole.
+    fn all(bytes: &mut BytesMut) -> Vec<Result<Reply, Unread>> {
+        std::iter::from_fn(|| take_from_line(bytes, USER).unwrap()).collect()
+    }
+
+    /// A body with which a reply weighs just what a line carries.
+    fn longest() -> Reply {
+        let rest = LINE_REPLY_BYTES_MAX - weight(&reply(1, "")).unwrap();
+        reply(1, vec![b'x'; rest])
+    }
+
+    #[test]
+    fn replies_come_back_as_they_went_wherever_the_line_is_cut() {
+        let failed = Reply { outcome: Outcome::Failed, attempt: u32::MAX, ..reply(2, "it broke") };
+        let sent = [with_headers(1, 3), failed, reply(3, "")];
+        let whole = on_line(&sent);
+        for cut in 0..=whole.len() {
+            let mut bytes = BytesMut::from(&whole[..cut]);
+            let mut got = all(&mut bytes);
+            bytes.put_slice(&whole[cut..]);
+            got.extend(all(&mut bytes));
+            let got: Vec<Reply> = got.into_iter().collect::<Result<_, _>>().unwrap();
+            assert_eq!((got.as_slice(), bytes.len()), (&sent[..], 0), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn byte_by_byte_nothing_comes_before_it_is_whole() {
+        let (sent, mut bytes, mut got) = ([reply(1, "one"), reply(2, "two")], BytesMut::new(), Vec::new());
+        for byte in on_line(&sent) {
+            bytes.put_u8(byte);
+            got.extend(all(&mut bytes));
+        }
+        assert_eq!(got.into_iter().map(Result::unwrap).collect::<Vec<_>>(), sent);
+    }
+
+    #[test]
+    fn the_sender_is_who_opened_the_line() {
+        let forged = Reply { user_id: Some("inst.team-b.shop".to_owned()), ..reply(1, "") };
+        let got = take_from_line(&mut on_line(&[forged]), USER).unwrap().unwrap().unwrap();
+        assert_eq!(got.user_id.as_deref(), Some(USER), "what a runner says of itself does not count");
+    }
+
+    #[test]
+    fn the_longest_reply_that_fits_comes_back_and_a_longer_one_does_not_fit() {
+        let sent = longest();
+        assert!(fits_line(&sent));
+        let got = take_from_line(&mut on_line(std::slice::from_ref(&sent)), USER).unwrap().unwrap();
+        assert_eq!(got.unwrap(), sent);
+        let longer = reply(1, vec![b'x'; sent.body.len() + 1]);
+        assert!(!fits_line(&longer));
+    }
+
+    #[test]
+    fn headers_weigh_and_too_many_do_not_fit() {
+        let (few, many) = (with_headers(1, 256), with_headers(1, 257));
+        assert!(fits_line(&few) && !fits_line(&many));
+        let got = take_from_line(&mut on_line(std::slice::from_ref(&few)), USER).unwrap().unwrap();
+        assert_eq!(got.unwrap(), few);
+        let mut heavy = longest();
+        heavy.headers.insert("x", http::HeaderValue::from_static(""));
+        assert!(!fits_line(&heavy));
+    }
+
+    #[test]
+    fn a_record_beyond_the_bound_is_refused_before_it_has_come() {
+        for length in [LINE_REPLY_BYTES_MAX + 1, usize::try_from(u32::MAX).unwrap()] {
+            let mut bytes = on_line(&[reply(1, "before")]);
+            bytes.put_u32(u32::try_from(length).unwrap());
+            assert!(take_from_line(&mut bytes, USER).unwrap().is_some());
+            assert_eq!(take_from_line(&mut bytes, USER).unwrap_err(), TooLong(length));
+            assert!(bytes.capacity() < LINE_REPLY_BYTES_MAX, "no room was made for it");
+        }
+        let words = TooLong(70_000).to_string();
+        assert_eq!(words, format!("a reply of 70000 bytes, where {LINE_REPLY_BYTES_MAX} are allowed"));
+    }
+
+    #[test]
+    fn a_nonsense_record_counts_and_hurts_no_other() {
+        let mut bytes = on_line(&[reply(1, "before")]);
+        let start = bytes.len();
+        bytes.unsplit(on_line(&[reply(2, "spoilt")]));
+        // Behind length, id and attempt stands the status.
+        bytes[start + 24..start + 26].copy_from_slice(&99_u16.to_be_bytes());
+        bytes.put_u32(0);
+        bytes.put_u32(3);
+        bytes.put_slice(b"???");
+        bytes.unsplit(on_line(&[reply(3, "after")]));
+        let got = all(&mut bytes);
+        assert_eq!(got.len(), 5);
+        assert_eq!(
+            (got[0].as_ref().unwrap(), got[4].as_ref().unwrap()),
+            (&reply(1, "before"), &reply(3, "after"))
+        );
+        let spoilt = got[1].as_ref().unwrap_err();
+        assert_eq!((spoilt.id, spoilt.user_id.as_deref()), (Some(reply(2, "").id), Some(USER)));
+        for nameless in [&got[2], &got[3]] {
+            assert_eq!(nameless.as_ref().unwrap_err().id, None);
+        }
+    }
+
+    #[test]
+    fn of_the_words_on_what_was_taken_the_last_whole_one_counts() {
+        let whole: Vec<u8> = [3, 7, u64::MAX].into_iter().flat_map(taken).collect();
+        for (cut, last) in
+            [(0, None), (7, None), (8, Some(3)), (15, Some(3)), (16, Some(7)), (24, Some(u64::MAX))]
+        {
+            let mut bytes = BytesMut::from(&whole[..cut]);
+            assert_eq!(last_taken(&mut bytes), last, "of {cut} bytes");
+            assert_eq!(bytes, whole[cut - cut % 8..cut], "what is not whole stays");
+        }
+        let mut bytes = BytesMut::from(&whole[..13]);
+        assert_eq!(last_taken(&mut bytes), Some(3));
+        bytes.put_slice(&whole[13..16]);
+        assert_eq!((last_taken(&mut bytes), bytes.len()), (Some(7), 0));
+    }
+
+    proptest! {
+        /// However it is spoilt: those before it are read, and there is an error or a reply, never a panic.
+        #[test]
+        fn hostile_bytes_never_panic(
+            at in 0_usize..200, spoilt in proptest::collection::vec(any::<u8>(), 0..40), cut in 0_usize..200,
+        ) {
+            let first = on_line(&[reply(1, "before")]);
+            let mut bytes = on_line(&[reply(1, "before"), with_headers(2, 2), reply(3, "after")]);
+            bytes.truncate((first.len() + cut).min(bytes.len()));
+            let at = (first.len() + at).min(bytes.len());
+            let end = (at + spoilt.len()).min(bytes.len());
+            bytes[at..end].copy_from_slice(&spoilt[..end - at]);
+            prop_assert_eq!(take_from_line(&mut bytes, USER).unwrap().unwrap().unwrap(), reply(1, "before"));
+            while let Ok(Some(_)) = take_from_line(&mut bytes, USER) {}
+        }
+    }
+}
