@@ -10,7 +10,7 @@ use funcatron_runner::{Endpoint, Mode, RunnerConfig, RunnerError, run};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{APP, Cable, FN, INSTALLATION, NAMESPACE, REVISION, soon};
+use super::{APP, Cable, FN, INSTALLATION, NAMESPACE, REVISION, eventually, soon};
 
 /// A runner, its link and its end.
 pub struct Runner {
@@ -31,6 +31,16 @@ impl Runner {
     pub async fn stop(self) {
         self.shutdown.cancel();
         soon("the runner's end", self.task).await.unwrap().unwrap();
+    }
+
+    /// Tells it to stop, and waits until it drains.
+    pub async fn drain(&self, ready_file: &Path) {
+        self.shutdown.cancel();
+        eventually("the runner drains", async || !ready_file.exists()).await;
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
     }
 
     /// Ends it as kill -9 does: its link breaks with everything in hand.

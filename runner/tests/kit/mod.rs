@@ -7,6 +7,7 @@ pub mod function;
 pub mod gateway;
 pub mod host;
 pub mod hosting;
+pub mod lines;
 pub mod server;
 pub mod streams;
 
