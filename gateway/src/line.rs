@@ -142,3 +142,78 @@ impl Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use funcatron_broker::names::Installation;
+    use funcatron_crds::address::SigningKey;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::config::{GatewayConfig, HostPolicy, Limits};
+    use crate::{MemoryBundles, TableStore};
+
+    /// Short of the time in which something must come.
+    const IN_TIME: Duration = Duration::from_secs(299);
+
+    fn core() -> Arc<Core> {
+        let nowhere = ([127, 0, 0, 1], 0).into();
+        let config = GatewayConfig {
+            public: nowhere,
+            internal: nowhere,
+            ops: nowhere,
+            gateway_hostname: String::new(),
+            internal_base: String::new(),
+            direct_at: String::new(),
+            ledger_url: None,
+            signing_key: SigningKey::new(&[7; 32]).unwrap(),
+            serve_by_host: HostPolicy::Strict,
+            limits: Limits::default(),
+        };
+        let installation = Installation::parse("test").unwrap();
+        let tables = Arc::new(TableStore::new(&installation, config.own_host()));
+        Core::new(Arc::new(config), tables, Arc::new(MemoryBundles::default())).0
+    }
+
+    /// The runner's end of a line, and what carries it on.
+    fn line(core: &Arc<Core>, drain: CancellationToken) -> (DuplexStream, JoinHandle<()>) {
+        let (runner, gateway) = duplex(1024);
+        let places = [&core.lines; 2].map(|count| Count::up(count, usize::MAX).unwrap());
+        let line = Line { core: Arc::clone(core), user: "test.team-a.shop".into(), _places: places };
+        (runner, tokio::spawn(async move { line.run(gateway, &drain).await }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_in_use_stays_open_and_a_silent_one_is_closed() {
+        let core = core();
+        let (mut runner, running) = line(&core, CancellationToken::new());
+        for count in 1..=10 {
+            sleep(IN_TIME).await;
+            // A record without anything in it, which is taken for what it is.
+            runner.write_all(&0_u32.to_be_bytes()).await.unwrap();
+            assert_eq!(runner.read_u64().await.unwrap(), count);
+        }
+        assert!(!running.is_finished());
+        let silent = Instant::now();
+        assert_eq!(runner.read(&mut [0; 8]).await.unwrap(), 0, "it says nothing, and ends");
+        assert!((IDLE / 2..=IDLE * 2).contains(&silent.elapsed()), "{:?}", silent.elapsed());
+        running.await.unwrap();
+        assert_eq!(core.lines.load(std::sync::atomic::Ordering::Relaxed), 0, "its places are free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runner_that_hears_nothing_ends_with_the_drain() {
+        let (core, drain) = (core(), CancellationToken::new());
+        let (mut runner, running) = line(&core, drain.clone());
+        let record = 0_u32.to_be_bytes();
+        // Until the words that it does not read fill the connection, and then its own replies.
+        while tokio::time::timeout(IN_TIME, runner.write_all(&record)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!running.is_finished());
+        drain.cancel();
+        running.await.unwrap();
+    }
+}

@@ -7,6 +7,7 @@ mod answers;
 mod connections;
 mod detached;
 mod direct;
+mod lines;
 mod operation;
 mod streams;
 mod support;
