@@ -191,9 +191,9 @@ mod tests {
         let (mut runner, running) = line(&core, CancellationToken::new());
         for count in 1..=10 {
             sleep(IN_TIME).await;
-            // A record without anything in it, which is taken for what it is.
-            runner.write_all(&0_u32.to_be_bytes()).await.unwrap();
-            assert_eq!(runner.read_u64().await.unwrap(), count);
+            // A reply without anything in it, which is taken for what it is.
+            runner.write_all(&[1, 0, 0, 0, 0]).await.unwrap();
+            assert_eq!((runner.read_u8().await.unwrap(), runner.read_u64().await.unwrap()), (3, count));
         }
         assert!(!running.is_finished());
         let silent = Instant::now();
@@ -207,7 +207,7 @@ mod tests {
     async fn a_runner_that_hears_nothing_ends_with_the_drain() {
         let (core, drain) = (core(), CancellationToken::new());
         let (mut runner, running) = line(&core, drain.clone());
-        let record = 0_u32.to_be_bytes();
+        let record = [1, 0, 0, 0, 0];
         // Until the words that it does not read fill the connection, and then its own replies.
         while tokio::time::timeout(IN_TIME, runner.write_all(&record)).await.is_ok() {
             tokio::task::yield_now().await;

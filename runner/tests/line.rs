@@ -7,8 +7,9 @@ mod kit;
 
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use funcatron_broker::local::LocalBroker;
-use funcatron_broker::message::{Call, CallId, Outcome, Reply};
+use funcatron_broker::message::{Call, CallId, Outcome, Reply, Token, put_taken};
 use http::StatusCode;
 use kit::eventually;
 use kit::function::Function;
@@ -45,7 +46,7 @@ impl Stage {
         self.send_with_token(self.gateway.call(body)).await.0
     }
 
-    async fn send_with_token(&self, mut call: Call) -> (CallId, String) {
+    async fn send_with_token(&self, mut call: Call) -> (CallId, Token) {
         let token = self.listener.offer(&mut call);
         (self.gateway.send(call).await, token)
     }
@@ -193,7 +194,8 @@ async fn several_replies_are_settled_with_one_word_that_may_come_in_pieces() {
     got.sort();
     sent.sort();
     assert_eq!(got, sent);
-    let word = 9_u64.to_be_bytes();
+    let mut word = BytesMut::new();
+    put_taken(9, &mut word);
     line.say(&word[..3]).await;
     line.say(&word[3..]).await;
     stage.stop().await;
@@ -380,4 +382,52 @@ async fn a_shutdown_sends_through_the_broker_what_no_gateway_takes() {
     assert_eq!(answered(&gateway.reply(id).await), (200, "x"));
     assert!(gateway.has_no_more_replies());
     assert_eq!(gateway.state(&gateway.queue()).await.ready, 0, "its delivery was acknowledged");
+}
+
+/// A call whose body is to be had on the line.
+async fn with_body_beside(stage: &Stage) -> (CallId, Token) {
+    let mut call = stage.gateway.call("");
+    let token = stage.listener.offer(&mut call);
+    call.direct.iter_mut().for_each(|offer| (offer.body, offer.line) = (true, true));
+    (stage.gateway.send(call).await, token)
+}
+
+#[tokio::test]
+async fn a_body_comes_over_the_line_to_the_call_that_wants_it() {
+    let mut stage = stage(2).await;
+    let mut line = stage.line().await;
+    let (one, first) = with_body_beside(&stage).await;
+    assert_eq!(line.wanted().await, (one, first));
+    let (two, second) = with_body_beside(&stage).await;
+    assert_eq!(line.wanted().await, (two, second));
+    for (count, id, body) in [(2, two, "two"), (3, one, "one")] {
+        line.give(CallId::fresh(), Some(&"nobody's".into())).await;
+        line.give(id, Some(&body.into())).await;
+        let reply = line.next().await;
+        assert_eq!((reply.id, answered(&reply)), (id, (200, body)));
+        line.say_taken(count).await;
+    }
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_body_is_not_to_be_had_anywhere_does_not_run() {
+    let mut stage = stage(1).await;
+    let mut line = stage.line().await;
+    let (id, _) = with_body_beside(&stage).await;
+    line.wanted().await;
+    // This gateway has no streams either.
+    line.give(id, None).await;
+    let reply = line.next().await;
+    assert_eq!((reply.id, reply.outcome), (id, Outcome::NotHere));
+    line.say_taken(2).await;
+    let (id, _) = with_body_beside(&stage).await;
+    line.wanted().await;
+    drop(line);
+    assert_eq!(
+        stage.gateway.reply(id).await.outcome,
+        Outcome::NotHere,
+        "the line broke before it brought it"
+    );
+    stage.stop().await;
 }

@@ -160,18 +160,17 @@ fn with_length(bytes: &mut BytesMut, at: usize, max: usize) -> Result<Option<Byt
 
 #[cfg(test)]
 mod tests {
-    use bytes::{BufMut as _, Bytes};
     use http::{HeaderMap, StatusCode};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{CallId, Outcome};
+    use crate::message::Outcome;
 
     const USER: &str = "inst.team-a.shop";
 
     fn reply(number: u128, body: impl Into<Bytes>) -> Reply {
         Reply {
-            id: CallId::from_uuid(uuid::Uuid::from_u128(number)),
+            id: CallId::from_uuid(Uuid::from_u128(number)),
             user_id: Some(USER.to_owned()),
             attempt: 1,
             outcome: Outcome::Answer(StatusCode::OK),
@@ -191,8 +190,17 @@ mod tests {
 
     fn on_line(replies: &[Reply]) -> BytesMut {
         let mut bytes = BytesMut::new();
-        replies.iter().for_each(|reply| put_on_line(reply, &mut bytes));
+        replies.iter().for_each(|reply| put_reply(reply, &mut bytes));
         bytes
+    }
+
+    fn take_from_line(bytes: &mut BytesMut, user: &str) -> Result<Option<Result<Reply, Unread>>, FrameError> {
+        take_from_runner(bytes, user).map(|frame| {
+            frame.map(|frame| match frame {
+                FromRunner::Reply(reply) => reply,
+                FromRunner::Want(..) => panic!("nobody wants a body"),
+            })
+        })
     }
 
     /// All that has come whole.
@@ -202,7 +210,7 @@ mod tests {
 
     /// A body with which a reply weighs just what a line carries.
     fn longest() -> Reply {
-        let rest = LINE_REPLY_BYTES_MAX - weight(&reply(1, "")).unwrap();
+        let rest = REPLY_BYTES_MAX - weight(&reply(1, "")).unwrap();
         reply(1, vec![b'x'; rest])
     }
 
@@ -261,15 +269,14 @@ mod tests {
 
     #[test]
     fn a_record_beyond_the_bound_is_refused_before_it_has_come() {
-        for length in [LINE_REPLY_BYTES_MAX + 1, usize::try_from(u32::MAX).unwrap()] {
+        for length in [REPLY_BYTES_MAX + 1, usize::try_from(u32::MAX).unwrap()] {
             let mut bytes = on_line(&[reply(1, "before")]);
+            bytes.put_u8(REPLY);
             bytes.put_u32(u32::try_from(length).unwrap());
             assert!(take_from_line(&mut bytes, USER).unwrap().is_some());
-            assert_eq!(take_from_line(&mut bytes, USER).unwrap_err(), TooLong(length));
-            assert!(bytes.capacity() < LINE_REPLY_BYTES_MAX, "no room was made for it");
+            assert_eq!(take_from_line(&mut bytes, USER).unwrap_err(), FrameError::TooLong(length));
+            assert!(bytes.capacity() < REPLY_BYTES_MAX, "no room was made for it");
         }
-        let words = TooLong(70_000).to_string();
-        assert_eq!(words, format!("a reply of 70000 bytes, where {LINE_REPLY_BYTES_MAX} are allowed"));
     }
 
     #[test]
@@ -277,11 +284,10 @@ mod tests {
         let mut bytes = on_line(&[reply(1, "before")]);
         let start = bytes.len();
         bytes.unsplit(on_line(&[reply(2, "spoilt")]));
-        // Behind length, id and attempt stands the status.
-        bytes[start + 24..start + 26].copy_from_slice(&99_u16.to_be_bytes());
-        bytes.put_u32(0);
-        bytes.put_u32(3);
-        bytes.put_slice(b"???");
+        // Behind kind, length, id and attempt stands the status.
+        bytes[start + 25..start + 27].copy_from_slice(&99_u16.to_be_bytes());
+        bytes.put_slice(&[REPLY, 0, 0, 0, 0]);
+        bytes.put_slice(&[REPLY, 0, 0, 0, 3, 0, 0, 0]);
         bytes.unsplit(on_line(&[reply(3, "after")]));
         let got = all(&mut bytes);
         assert_eq!(got.len(), 5);
@@ -296,20 +302,59 @@ mod tests {
         }
     }
 
+    fn id(number: u128) -> CallId {
+        CallId::from_uuid(Uuid::from_u128(number))
+    }
+
     #[test]
-    fn of_the_words_on_what_was_taken_the_last_whole_one_counts() {
-        let whole: Vec<u8> = [3, 7, u64::MAX].into_iter().flat_map(taken).collect();
-        for (cut, last) in
-            [(0, None), (7, None), (8, Some(3)), (15, Some(3)), (16, Some(7)), (24, Some(u64::MAX))]
-        {
-            let mut bytes = BytesMut::from(&whole[..cut]);
-            assert_eq!(last_taken(&mut bytes), last, "of {cut} bytes");
-            assert_eq!(bytes, whole[cut - cut % 8..cut], "what is not whole stays");
+    fn a_body_is_asked_for_by_id_and_token_between_replies() {
+        let (token, mut bytes) = (Token::fresh(), on_line(&[reply(1, "before")]));
+        put_want(id(7), token, &mut bytes);
+        bytes.unsplit(on_line(&[reply(2, "after")]));
+        let mut got = Vec::new();
+        let mut come = BytesMut::new();
+        for byte in bytes {
+            come.put_u8(byte);
+            got.extend(take_from_runner(&mut come, USER).unwrap());
         }
-        let mut bytes = BytesMut::from(&whole[..13]);
-        assert_eq!(last_taken(&mut bytes), Some(3));
-        bytes.put_slice(&whole[13..16]);
-        assert_eq!((last_taken(&mut bytes), bytes.len()), (Some(7), 0));
+        assert_eq!(got[1], FromRunner::Want(id(7), token));
+        assert_eq!(got.len(), 3);
+    }
+
+    #[test]
+    fn what_a_gateway_sends_comes_back_as_it_went_wherever_it_is_cut() {
+        let (body, mut whole) = (Bytes::from_static(b"body"), BytesMut::new());
+        put_taken(u64::MAX, &mut whole);
+        put_body(id(1), Some(&body), &mut whole);
+        put_body(id(2), None, &mut whole);
+        put_body(id(3), Some(&Bytes::new()), &mut whole);
+        let sent = [
+            FromGateway::Taken(u64::MAX),
+            FromGateway::Body(id(1), Some(body)),
+            FromGateway::Body(id(2), None),
+            FromGateway::Body(id(3), Some(Bytes::new())),
+        ];
+        for cut in 0..=whole.len() {
+            let mut bytes = BytesMut::from(&whole[..cut]);
+            let mut got: Vec<_> = std::iter::from_fn(|| take_from_gateway(&mut bytes).unwrap()).collect();
+            bytes.put_slice(&whole[cut..]);
+            got.extend(std::iter::from_fn(|| take_from_gateway(&mut bytes).unwrap()));
+            assert_eq!((got.as_slice(), bytes.len()), (&sent[..], 0), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_body_beyond_the_bound_and_an_unknown_frame_are_refused_before_they_have_come() {
+        let mut bytes = BytesMut::new();
+        bytes.put_u8(BODY);
+        bytes.put_slice(&[0; ID_BYTES]);
+        bytes.put_u32(u32::try_from(LINE_BODY_BYTES_MAX).unwrap() + 1);
+        assert_eq!(take_from_gateway(&mut bytes), Err(FrameError::TooLong(LINE_BODY_BYTES_MAX + 1)));
+        for unknown in [0, 6, u8::MAX] {
+            let mut bytes = BytesMut::from(&[unknown][..]);
+            assert_eq!(take_from_gateway(&mut bytes), Err(FrameError::Unknown(unknown)));
+            assert_eq!(take_from_runner(&mut bytes, USER), Err(FrameError::Unknown(unknown)));
+        }
     }
 
     proptest! {
@@ -325,7 +370,7 @@ mod tests {
             let end = (at + spoilt.len()).min(bytes.len());
             bytes[at..end].copy_from_slice(&spoilt[..end - at]);
             prop_assert_eq!(take_from_line(&mut bytes, USER).unwrap().unwrap().unwrap(), reply(1, "before"));
-            while let Ok(Some(_)) = take_from_line(&mut bytes, USER) {}
+            while let Ok(Some(_)) = take_from_runner(&mut bytes, USER) {}
         }
     }
 }

@@ -40,6 +40,7 @@ fn offer(body: bool) -> Offer {
         at: "[fd00::7]:8081".to_owned(),
         token: Token::parse("AAECAwQFBgcICQoLDA0ODw").unwrap(),
         body,
+        line: false,
         upgrade: None,
     }
 }
@@ -215,7 +216,8 @@ fn an_unknown_major_version_can_be_answered() {
 #[test]
 fn a_call_whose_body_is_elsewhere_is_of_a_version_that_old_runners_refuse() {
     for (body, version) in [(false, 1), (true, 2)] {
-        let offer = Offer { at: "10.0.0.1:8081".to_owned(), token: Token::fresh(), body, upgrade: None };
+        let offer =
+            Offer { at: "10.0.0.1:8081".to_owned(), token: Token::fresh(), body, line: body, upgrade: None };
         let call = Call { direct: Some(offer), ..call() };
         let envelope = call.to_envelope().unwrap();
         assert_eq!(envelope.headers.int("fn-wire"), Some(version));

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use funcatron_broker::link::{Connector, ConsumeOptions};
-use funcatron_broker::message::{Call, Offer, Outcome, Reply, last_taken, put_on_line};
+use funcatron_broker::message::{
+    Call, CallId, FromGateway, Offer, Outcome, Reply, Token, put_reply, put_want, take_from_gateway,
+};
 use funcatron_broker::names::AppNames;
 use funcatron_broker::topology;
 use funcatron_gateway::{HostPolicy, Limits};
@@ -33,7 +35,7 @@ struct Line {
 impl Line {
     async fn send(&mut self, replies: &[Reply]) {
         let mut bytes = BytesMut::new();
-        replies.iter().for_each(|reply| put_on_line(reply, &mut bytes));
+        replies.iter().for_each(|reply| put_reply(reply, &mut bytes));
         self.write(&bytes).await;
     }
 
@@ -46,9 +48,29 @@ impl Line {
         while self.taken < count {
             let read = soon(self.stream.read_buf(&mut self.bytes)).await.unwrap();
             assert!(read > 0, "the gateway has ended the line after {} replies", self.taken);
-            self.taken = last_taken(&mut self.bytes).unwrap_or(self.taken);
+            while let Some(frame) = take_from_gateway(&mut self.bytes).unwrap() {
+                let FromGateway::Taken(count) = frame else { panic!("nobody wanted a body: {frame:?}") };
+                self.taken = count;
+            }
         }
         assert_eq!(self.taken, count);
+    }
+
+    /// What the gateway gives of a call's body.
+    async fn fetch(&mut self, id: CallId, token: Token) -> Option<Bytes> {
+        let mut bytes = BytesMut::new();
+        put_want(id, token, &mut bytes);
+        self.write(&bytes).await;
+        loop {
+            match take_from_gateway(&mut self.bytes).unwrap() {
+                Some(FromGateway::Body(given, body)) => {
+                    assert_eq!(given, id);
+                    return body;
+                }
+                Some(FromGateway::Taken(count)) => self.taken = count,
+                None => assert!(soon(self.stream.read_buf(&mut self.bytes)).await.unwrap() > 0),
+            }
+        }
     }
 
     /// Until the gateway has ended it; it says nothing more before.
@@ -154,7 +176,7 @@ async fn a_reply_that_comes_in_pieces_is_taken_once_it_is_whole() {
     let (call, client) = waiting(&fixture, &mut runner).await;
     let mut line = open(&call).await.unwrap();
     let mut bytes = BytesMut::new();
-    put_on_line(&Reply { body: streams::bytes(60_000), ..reply(&call, OK, "") }, &mut bytes);
+    put_reply(&Reply { body: streams::bytes(60_000), ..reply(&call, OK, "") }, &mut bytes);
     for piece in bytes.chunks(7_001) {
         assert!(!client.is_finished());
         line.write(piece).await;
@@ -275,11 +297,11 @@ async fn nonsense_on_a_line_hurts_no_reply_beside_it() {
     let (call, client) = waiting(&fixture, &mut runner).await;
     let mut line = open(&call).await.unwrap();
     let mut bytes = BytesMut::new();
-    put_on_line(&reply(&spoilt, OK, ""), &mut bytes);
-    // Behind length, id and attempt stands the status.
-    bytes[24..26].copy_from_slice(&99_u16.to_be_bytes());
-    bytes.put_u32(0);
-    put_on_line(&reply(&call, OK, "fine"), &mut bytes);
+    put_reply(&reply(&spoilt, OK, ""), &mut bytes);
+    // Behind kind, length, id and attempt stands the status.
+    bytes[25..27].copy_from_slice(&99_u16.to_be_bytes());
+    bytes.put_slice(&[1, 0, 0, 0, 0]);
+    put_reply(&reply(&call, OK, "fine"), &mut bytes);
     line.write(&bytes).await;
     line.taken(3).await;
     assert_eq!(answer(client).await, words(200, "fine"));
@@ -294,7 +316,7 @@ async fn a_record_beyond_the_bound_ends_its_line_and_harms_nobody() {
     let (call, client) = waiting(&fixture, &mut runner).await;
     let (next, other) = waiting(&fixture, &mut runner).await;
     let (mut line, mut beside) = (open(&call).await.unwrap(), open(&next).await.unwrap());
-    line.write(&65_537_u32.to_be_bytes()).await;
+    line.write(&[&[1][..], &90_000_u32.to_be_bytes()].concat()).await;
     line.ended().await;
     eventually(async || lines(&fixture).await == 1.0).await;
     runner.reply(&call, reply(&call, OK, "through the broker")).await;
@@ -422,4 +444,31 @@ async fn what_is_no_request_for_a_line_is_told_so_and_costs_the_token_nothing() 
     let mut line = open(&call).await.unwrap();
     line.send(&[reply(&call, OK, "done")]).await;
     assert_eq!(answer(client).await, words(200, "done"));
+}
+
+#[tokio::test]
+async fn a_body_that_a_message_carries_badly_is_had_on_the_line_by_its_token_or_over_a_stream() {
+    let fixture = Fixture::start().await;
+    let mut runner = fixture.runner("00000001").await;
+    let (opener, client) = waiting(&fixture, &mut runner).await;
+    let mut line = open(&opener).await.unwrap();
+    line.send(&[reply(&opener, OK, "")]).await;
+    assert_eq!(answer(client).await.0, 200);
+    let body = streams::bytes(900);
+    let sending = fixture.post("/page", body.clone());
+    let playing = async {
+        let call = streams::taken(&mut runner).await;
+        let offer = streams::offer(&call);
+        assert!(call.body.is_empty() && offer.body && offer.line, "{offer:?}");
+        assert_eq!(line.fetch(call.id, Token::fresh()).await, None, "whoever guesses gets nothing");
+        assert_eq!(line.fetch(CallId::fresh(), offer.token).await, None);
+        for _again in 0..2 {
+            assert_eq!(line.fetch(call.id, offer.token).await.unwrap(), body);
+        }
+        line.send(&[reply(&call, OK, "done")]).await;
+        line.taken(2).await;
+        assert_eq!(line.fetch(call.id, offer.token).await, None, "the call is over");
+    };
+    let (answer, ()) = tokio::join!(sending, playing);
+    assert_eq!((answer.status, answer.text().as_str()), (200, "done"));
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use funcatron_broker::message::{Call, Offer, Reply, Token, take_from_line, taken};
+use funcatron_broker::message::{
+    Call, CallId, FromRunner, Offer, Reply, Token, put_body, put_taken, take_from_runner,
+};
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper::body::Incoming;
@@ -65,10 +67,10 @@ impl LineListener {
     }
 
     /// Offers a stream with a call, and so a line; says its token.
-    pub fn offer(&self, call: &mut Call) -> String {
+    pub fn offer(&self, call: &mut Call) -> Token {
         let token = Token::fresh();
-        call.direct = Some(Offer { at: self.at.to_string(), token, body: false, upgrade: None });
-        token.to_string()
+        call.direct = Some(Offer { at: self.at.to_string(), token, body: false, line: false, upgrade: None });
+        token
     }
 
     /// A runner that has asked by now.
@@ -116,8 +118,10 @@ impl PlayedLine {
     pub async fn next(&mut self) -> Reply {
         let names = names();
         loop {
-            if let Some(reply) = take_from_line(&mut self.bytes, names.user()).unwrap() {
-                return reply.unwrap();
+            match take_from_runner(&mut self.bytes, names.user()).unwrap() {
+                Some(FromRunner::Reply(reply)) => return reply.unwrap(),
+                Some(FromRunner::Want(id, _)) => panic!("a reply is awaited, and {id} is wanted"),
+                None => {}
             }
             let read = soon("a reply on the line", self.stream.read_buf(&mut self.bytes)).await.unwrap();
             assert!(read > 0, "the runner has ended the line");
@@ -126,7 +130,30 @@ impl PlayedLine {
 
     /// Says how many replies were taken since the line was opened.
     pub async fn say_taken(&mut self, count: u64) {
-        self.say(&taken(count)).await;
+        let mut word = BytesMut::new();
+        put_taken(count, &mut word);
+        self.say(&word).await;
+    }
+
+    /// The next call whose body is wanted, and with which token.
+    pub async fn wanted(&mut self) -> (CallId, Token) {
+        let names = names();
+        loop {
+            match take_from_runner(&mut self.bytes, names.user()).unwrap() {
+                Some(FromRunner::Want(id, token)) => return (id, token),
+                Some(FromRunner::Reply(reply)) => panic!("a body is to be wanted, and {reply:?} comes"),
+                None => {}
+            }
+            let read = soon("a word on the line", self.stream.read_buf(&mut self.bytes)).await.unwrap();
+            assert!(read > 0, "the runner has ended the line");
+        }
+    }
+
+    /// Gives a call's body, or none.
+    pub async fn give(&mut self, id: CallId, body: Option<&Bytes>) {
+        let mut word = BytesMut::new();
+        put_body(id, body, &mut word);
+        self.say(&word).await;
     }
 
     pub async fn say(&mut self, bytes: &[u8]) {

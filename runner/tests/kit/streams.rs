@@ -159,7 +159,7 @@ impl Listener {
     /// Offers a stream with a call; says its token.
     pub fn offer(&self, call: &mut Call, body: bool) -> String {
         let token = Token::fresh();
-        call.direct = Some(Offer { at: self.at.clone(), token, body, upgrade: None });
+        call.direct = Some(Offer { at: self.at.clone(), token, body, line: false, upgrade: None });
         token.to_string()
     }
 }
