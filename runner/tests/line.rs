@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use funcatron_broker::local::LocalBroker;
 use funcatron_broker::message::{Call, CallId, Outcome, Reply, Token, put_taken};
+use futures::future::join_all;
 use http::StatusCode;
 use kit::eventually;
 use kit::function::Function;
@@ -247,6 +248,9 @@ async fn a_gateway_that_takes_nothing_gets_its_replies_through_the_broker() {
     assert!(since.elapsed() >= PATIENT, "{:?}", since.elapsed());
     assert_eq!(answered(&stage.gateway.reply(two).await), (200, "two"));
     line.ended().await;
+    // Another line would cost the next replies as much.
+    drop(stage.asked().await);
+    assert!(since.elapsed() >= PATIENT + NOT_AT_ONCE, "asked again after {:?}", since.elapsed());
     stage.stop().await;
 }
 
@@ -269,16 +273,21 @@ async fn a_gateway_that_reads_nothing_gets_its_replies_through_the_broker() {
 
 #[tokio::test]
 async fn a_gateway_that_took_more_than_was_sent_or_less_than_before_is_not_believed() {
-    for nonsense in [3, 0, u64::MAX] {
+    // At once, since each waits.
+    join_all([3, 0, u64::MAX].map(async |nonsense| {
         let mut stage = stage(1).await;
         let mut line = stage.line().await;
         let id = stage.send("x").await;
         assert_eq!(line.next().await.id, id);
         line.say_taken(nonsense).await;
+        let since = Instant::now();
         assert_eq!(answered(&stage.gateway.reply(id).await), (200, "x"), "{nonsense}");
         line.ended().await;
+        drop(stage.asked().await);
+        assert!(since.elapsed() >= NOT_AT_ONCE, "{nonsense}: asked again after {:?}", since.elapsed());
         stage.stop().await;
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]

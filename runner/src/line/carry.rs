@@ -56,6 +56,16 @@ enum LineError {
     Nonsense,
 }
 
+impl LineError {
+    /// Whether another line to this gateway would fare no better.
+    const fn is_the_gateways(&self) -> bool {
+        match self {
+            Self::Broken(_) | Self::Ended | Self::Unused => false,
+            Self::Frame(_) | Self::Stuck | Self::Nonsense => true,
+        }
+    }
+}
+
 /// A reply on its way, what it settles, and who settles.
 #[derive(Debug)]
 pub(crate) struct Post {
@@ -108,12 +118,12 @@ impl Line {
     }
 }
 
-/// A line over a connection, and what carries it until it ends.
-pub(super) fn line(opened: Opened) -> (Line, impl Future<Output = ()>) {
+/// A line over a connection, and what carries it until it ends; that tells first where the gateway is to be left alone.
+pub(super) fn line(opened: Opened, leave_alone: impl FnOnce()) -> (Line, impl Future<Output = ()>) {
     let (orders, ordered) = mpsc::channel(WAITING_MAX);
     let waiting = Arc::<AtomicUsize>::default();
     let carrier = Carrier { out: Mutex::default(), wanted: Mutex::default(), waiting: Arc::clone(&waiting) };
-    (Line { orders, waiting }, carrier.carry(opened, ordered))
+    (Line { orders, waiting }, carrier.carry(opened, ordered, leave_alone))
 }
 
 struct Carrier {
@@ -125,15 +135,24 @@ struct Carrier {
 }
 
 impl Carrier {
-    async fn carry(self, Opened { stream, first }: Opened, mut ordered: mpsc::Receiver<Order>) {
+    async fn carry(
+        self,
+        Opened { stream, first }: Opened,
+        mut ordered: mpsc::Receiver<Order>,
+        leave_alone: impl FnOnce(),
+    ) {
         let (reading, writing) = stream.into_split();
         let ended = tokio::select! {
             ended = self.read(reading, BytesMut::from(first)) => ended,
             ended = self.write(writing, &mut ordered) => ended,
         };
-        match ended {
-            Err(error) => debug!(%error, "a line is over"),
+        let error = match ended {
+            Err(error) => error,
             Ok(never) => match never {},
+        };
+        debug!(%error, "a line is over");
+        if error.is_the_gateways() {
+            leave_alone();
         }
         ordered.close();
         let mut rest: Vec<Post> = self.out.lock().drain(..).map(|(post, _)| post).collect();

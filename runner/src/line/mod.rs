@@ -21,7 +21,7 @@ pub(crate) use carry::{Line, Post};
 /// Gateways that are known at once: far more than an installation has; one that is unknown is answered through the
 /// broker.
 const GATEWAYS_MAX: usize = 256;
-/// A gateway that has no line for this runner is asked again after this long.
+/// A gateway that has no line for this runner, or does not take what comes over it, is asked again after this long.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// What opens a line: a call that its gateway waits for, and its token.
@@ -76,6 +76,10 @@ impl Lines {
         None
     }
 
+    fn leave_alone(&self, at: &str) {
+        self.set(at, State::Without(Instant::now() + AGAIN));
+    }
+
     fn set(&self, at: &str, state: State) {
         self.known.lock().insert(at.to_owned(), state);
     }
@@ -95,11 +99,11 @@ fn forget(known: &mut HashMap<String, State>) {
 async fn keep(lines: Weak<Lines>, at: String, openers: mpsc::Receiver<Opener>) {
     let opened = open::open(&at, openers).await;
     let Some(lines) = lines.upgrade() else { return };
-    let Some(connection) = opened else {
-        lines.set(&at, State::Without(Instant::now() + AGAIN));
-        return;
-    };
-    let (line, carrying) = carry::line(connection);
+    let Some(connection) = opened else { return lines.leave_alone(&at) };
+    let (of, gateway) = (Arc::downgrade(&lines), at.clone());
+    let (line, carrying) = carry::line(connection, move || {
+        of.upgrade().iter().for_each(|lines| lines.leave_alone(&gateway));
+    });
     lines.set(&at, State::Open(line));
     drop(lines);
     carrying.await;
