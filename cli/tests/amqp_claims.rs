@@ -4,14 +4,11 @@
 
 mod amqp_kit;
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
 use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::link::{Confirm, Connector as _, ConsumeOptions, Event, Link, Target};
 use funcatron_broker::message::{Call, CallId, Intent, fresh_claimant};
@@ -20,7 +17,9 @@ use funcatron_broker::topology::{self, Item};
 use http::{HeaderMap, Method};
 use tokio::runtime::Runtime;
 
-use amqp_kit::{Ledger, clean, eventually, fresh_installation, get, url};
+use amqp_kit::{
+    Ledger, Process, add_user, clean, delete_user, eventually, fresh_installation, get, url, url_of,
+};
 
 const FN: &str = "mail";
 const REVISION: &str = "mail-0123abcd";
@@ -53,22 +52,6 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 Server(path, Handler).serve_forever()
 "#;
 
-/// A process, killed when dropped.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A runner and its function; dropping it is kill -9 for both.
 struct Runner {
     _runner: Process,
@@ -90,16 +73,7 @@ impl Stage {
         let link = runtime.block_on(AmqpConnector::new(url(), "test of claims").connect()).unwrap();
         let names = AppNames::new(&fresh_installation(), "team-a", "shop").unwrap();
         runtime.block_on(link.declare(&items(&names))).unwrap();
-        let permissions = names.permissions();
-        manage(
-            "PUT",
-            &format!("users/{}", names.user()),
-            &format!(r#"{{"password":"{PASSWORD}","tags":""}}"#),
-        );
-        let rights = serde_json::json!({
-            "configure": permissions.configure, "write": permissions.write, "read": permissions.read,
-        });
-        manage("PUT", &format!("permissions/%2F/{}", names.user()), &rights.to_string());
+        add_user(&names);
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::start(names.installation(), folder.path());
         let stage = Self { runtime, link, names, ledger, folder };
@@ -180,12 +154,10 @@ impl Stage {
     }
 
     fn end(self) {
-        manage("DELETE", &format!("users/{}", self.names.user()), "");
+        delete_user(&self.names);
         self.runtime.block_on(clean(&*self.link, items(&self.names)));
     }
 }
-
-const PASSWORD: &str = "of-a-test";
 
 fn items(names: &AppNames) -> Vec<Item> {
     let mut items = topology::installation(names.installation());
@@ -194,30 +166,6 @@ fn items(names: &AppNames) -> Vec<Item> {
     items.extend(topology::revision(names, REVISION).unwrap());
     items.extend(topology::durable(names, FN).unwrap());
     items
-}
-
-fn url_of(user: &str) -> String {
-    let url = url();
-    let (_, address) = url.rsplit_once('@').unwrap();
-    format!("amqp://{user}:{PASSWORD}@{address}")
-}
-
-/// Asks RabbitMQ's management API for a change.
-fn manage(method: &str, path: &str, body: &str) {
-    let url = std::env::var("FUNCATRON_TEST_MANAGEMENT").expect("FUNCATRON_TEST_MANAGEMENT is not set");
-    let (login, host) = url.trim_start_matches("http://").trim_end_matches('/').rsplit_once('@').unwrap();
-    let login = base64::engine::general_purpose::STANDARD.encode(login);
-    let mut stream = TcpStream::connect(host).unwrap();
-    write!(
-        stream,
-        "{method} /api/{path} HTTP/1.0\r\nhost: {host}\r\nauthorization: Basic {login}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.split(' ').nth(1).unwrap().starts_with('2'), "{method} {path}: {answer}");
 }
 
 fn call(id: CallId) -> Call {

@@ -65,6 +65,24 @@ fn the_shop_serves_every_way_into_a_fn() {
 }
 
 #[test]
+fn replies_go_over_a_line_within_one_process_too() {
+    let folder = folder_with(&format!("{APP}{}", says("hello", "one")));
+    let mut dev =
+        Dev::start_as(folder.path(), |command| command.env("RUST_LOG", "info,funcatron_runner::line=debug"));
+    let said = |dev: &Dev, words| dev.lines().iter().filter(|line| line.contains(words)).count();
+    eventually("line", || {
+        assert_eq!(dev.get("/hello").body, "one");
+        (said(&dev, "replies go by a line") == 1).then_some(())
+    });
+    for _ in 0..20 {
+        assert_eq!(dev.get("/hello").body, "one");
+    }
+    assert_eq!(said(&dev, "a line is over"), 0, "{:#?}", dev.lines());
+    dev.interrupt();
+    assert_eq!(dev.ended().code(), Some(0));
+}
+
+#[test]
 fn a_changed_handler_takes_effect_soon_and_loses_no_call() {
     let folder = folder_with(&format!("{APP}{}", says("hello", "one")));
     let dev = Dev::start(folder.path());

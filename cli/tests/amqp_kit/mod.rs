@@ -1,4 +1,4 @@
-//! A RabbitMQ, and `funcatron ledger` on it.
+//! A RabbitMQ, an App's own user there, and `funcatron ledger` on it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::io::{Read as _, Write as _};
@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use funcatron_broker::link::{Link, fresh_suffix};
-use funcatron_broker::names::Installation;
+use funcatron_broker::names::{AppNames, Installation};
 use funcatron_broker::topology::Item;
 
 /// Whatever is waited for comes within this, on a busy machine too.
@@ -17,6 +18,64 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn url() -> String {
     std::env::var("FUNCATRON_TEST_AMQP")
         .expect("FUNCATRON_TEST_AMQP is not set: cargo xtask test runs this with a RabbitMQ")
+}
+
+/// A process, killed when dropped.
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const PASSWORD: &str = "of-a-test";
+
+/// Makes an App's user with its rights, as the operator does.
+pub(crate) fn add_user(names: &AppNames) {
+    let user = serde_json::json!({"password": PASSWORD, "tags": ""});
+    manage("PUT", &format!("users/{}", names.user()), &user.to_string());
+    let permissions = names.permissions();
+    let rights = serde_json::json!({
+        "configure": permissions.configure, "write": permissions.write, "read": permissions.read,
+    });
+    manage("PUT", &format!("permissions/%2F/{}", names.user()), &rights.to_string());
+}
+
+pub(crate) fn delete_user(names: &AppNames) {
+    manage("DELETE", &format!("users/{}", names.user()), "");
+}
+
+/// The broker's URL for an App's user.
+pub(crate) fn url_of(user: &str) -> String {
+    let url = url();
+    let (_, address) = url.rsplit_once('@').unwrap();
+    format!("amqp://{user}:{PASSWORD}@{address}")
+}
+
+/// Asks RabbitMQ's management API for a change.
+fn manage(method: &str, path: &str, body: &str) {
+    let url = std::env::var("FUNCATRON_TEST_MANAGEMENT").expect("FUNCATRON_TEST_MANAGEMENT is not set");
+    let (login, host) = url.trim_start_matches("http://").trim_end_matches('/').rsplit_once('@').unwrap();
+    let login = base64::engine::general_purpose::STANDARD.encode(login);
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(
+        stream,
+        "{method} /api/{path} HTTP/1.0\r\nhost: {host}\r\nauthorization: Basic {login}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.split(' ').nth(1).unwrap().starts_with('2'), "{method} {path}: {answer}");
 }
 
 /// The process, killed when dropped.
