@@ -455,7 +455,7 @@ async fn a_body_that_a_message_carries_badly_is_had_on_the_line_by_its_token_or_
     line.send(&[reply(&opener, OK, "")]).await;
     assert_eq!(answer(client).await.0, 200);
     let body = streams::bytes(900);
-    let sending = fixture.post("/page", body.clone());
+    let sending = send(fixture.public, Method::POST, HOST, "/page", &[], body.clone());
     let playing = async {
         let call = streams::taken(&mut runner).await;
         let offer = streams::offer(&call);
