@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use funcatron_broker::link::{Delivery, Link, LinkError, Target};
 use funcatron_broker::message::{self, Outcome, Packed, Reply};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
@@ -89,8 +90,8 @@ impl Settler {
         let _ = settled.await;
     }
 
-    /// Settles what came to its end on a line.
-    pub(crate) async fn arrived(posts: Vec<Post>) {
+    /// Settles what came to its end on a line. Never waits, so that nobody who is cut off takes a settlement along.
+    pub(crate) fn arrived(posts: Vec<Post>) {
         let mut posts = posts.into_iter().peekable();
         while let Some(Post { last, told, settler }) = posts.next() {
             let mut together = vec![(last.delivery, told)];
@@ -98,8 +99,10 @@ impl Settler {
             while let Some(Post { last, told, .. }) = posts.next_if(same) {
                 together.push((last.delivery, told));
             }
-            // An error is the link's end.
-            let _ = settler.0.send(Task::Arrived(together)).await;
+            // A closed channel is the link's end.
+            if let Err(TrySendError::Full(task)) = settler.0.try_send(Task::Arrived(together)) {
+                tokio::spawn(async move { settler.0.send(task).await });
+            }
         }
     }
 

@@ -122,11 +122,18 @@ impl Line {
 pub(super) fn line(opened: Opened, leave_alone: impl FnOnce()) -> (Line, impl Future<Output = ()>) {
     let (orders, ordered) = mpsc::channel(WAITING_MAX);
     let waiting = Arc::<AtomicUsize>::default();
-    let carrier = Carrier { out: Mutex::default(), wanted: Mutex::default(), waiting: Arc::clone(&waiting) };
+    let carrier = Carrier {
+        ordered: Mutex::default(),
+        out: Mutex::default(),
+        wanted: Mutex::default(),
+        waiting: Arc::clone(&waiting),
+    };
     (Line { orders, waiting }, carrier.carry(opened, ordered, leave_alone))
 }
 
 struct Carrier {
+    /// Taken over, and not written yet.
+    ordered: Mutex<VecDeque<Order>>,
     /// Replies on their way, the first sent first, and until when each is to be taken.
     out: Mutex<VecDeque<(Post, Instant)>>,
     /// Who waits for a body.
@@ -156,11 +163,14 @@ impl Carrier {
         }
         ordered.close();
         let mut rest: Vec<Post> = self.out.lock().drain(..).map(|(post, _)| post).collect();
+        let mut unwritten = std::mem::take(&mut *self.ordered.lock());
         while let Some(order) = ordered.recv().await {
-            if let Order::Reply(post) = order {
-                rest.push(post);
-            }
+            unwritten.push_back(order);
         }
+        rest.extend(unwritten.into_iter().filter_map(|order| match order {
+            Order::Reply(post) => Some(post),
+            Order::Want(..) => None,
+        }));
         Settler::give_back(rest).await;
     }
 
@@ -174,25 +184,30 @@ impl Carrier {
             if ordered.recv_many(&mut orders, WAITING_MAX).await == 0 {
                 return Err(LineError::Unused);
             }
+            // Whoever is cut off in a wait loses nothing that is kept here.
+            self.ordered.lock().extend(orders.drain(..));
             // Whoever is ready to reply does so first.
             tokio::task::yield_now().await;
-            while orders.len() < WAITING_MAX
-                && let Ok(order) = ordered.try_recv()
-            {
-                orders.push(order);
+            while let Ok(order) = ordered.try_recv() {
+                self.ordered.lock().push_back(order);
             }
             let until = Instant::now() + TAKE_TIMEOUT;
-            let mut orders = orders.drain(..);
-            while orders.len() > 0 {
-                while buffer.len() < WRITE_BYTES
-                    && let Some(order) = orders.next()
-                {
-                    self.put(order, until, &mut buffer);
-                }
+            while self.put_some(until, &mut buffer) {
                 let written = timeout_at(until, writing.write_all_buf(&mut buffer)).await;
                 written.map_err(|_| LineError::Stuck)??;
             }
         }
+    }
+
+    /// Puts as much as is written together; says whether there was anything.
+    fn put_some(&self, until: Instant, buffer: &mut BytesMut) -> bool {
+        let mut ordered = self.ordered.lock();
+        while buffer.len() < WRITE_BYTES
+            && let Some(order) = ordered.pop_front()
+        {
+            self.put(order, until, buffer);
+        }
+        !buffer.is_empty()
     }
 
     fn put(&self, order: Order, until: Instant, buffer: &mut BytesMut) {
@@ -219,7 +234,7 @@ impl Carrier {
                     FromGateway::Taken(count) => {
                         let arrived = self.taken(count.checked_sub(taken).ok_or(LineError::Nonsense)?)?;
                         taken = count;
-                        Settler::arrived(arrived).await;
+                        Settler::arrived(arrived);
                     }
                     FromGateway::Body(id, body) => {
                         let wanted = self.wanted.lock().remove(&id);
