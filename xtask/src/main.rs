@@ -6,6 +6,7 @@ mod bench;
 mod broker;
 mod cache;
 mod cluster;
+mod counts;
 mod faults;
 mod golang;
 mod images;
@@ -55,6 +56,8 @@ enum Chore {
     },
     /// Measure the product against raw RPC over the same RabbitMQ, on this machine
     Bench(bench::Options),
+    /// Count the instructions of finding a route, the codec and dispatch, and compare them with the commit before
+    Counts(counts::Options),
     /// Kill and freeze each part of the product under load, and count what is lost
     Faults(faults::Options),
     /// A RabbitMQ on this machine's loopback, as the tests use it
@@ -101,6 +104,7 @@ fn do_chore() -> Result<bool> {
         Chore::Cluster(Switch::Down) => cluster::down()?,
         Chore::Images { names } => images(&cache, &checkout, &names)?,
         Chore::Bench(options) => bench::bench(&cache, &checkout, &options)?,
+        Chore::Counts(options) => return counts::counts(&cache, &checkout, &options),
         Chore::Faults(options) => return faults::faults(&cache, &checkout, &options),
         Chore::Broker(Switch::Up) => broker::up(&cache, &checkout)?.print(),
         Chore::Broker(Switch::Down) => broker::down()?,

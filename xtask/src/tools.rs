@@ -26,6 +26,13 @@ pub(crate) const FOR_ROOTS: &[Tool] = &[
 /// What the ledger's tests need: a PostgreSQL of their own.
 pub(crate) const FOR_LEDGER: &[Tool] = &[Tool { program: "pg_ctlcluster", package: "postgresql" }];
 
+/// What counting instructions needs.
+pub(crate) const FOR_COUNTS: &[Tool] = &[
+    Tool { program: "valgrind", package: "valgrind" },
+    Tool { program: "git", package: "git" },
+    Tool { program: "tar", package: "tar" },
+];
+
 /// What building images needs.
 pub(crate) const FOR_IMAGES: &[Tool] = &[Tool { program: "buildah", package: "buildah" }];
 
