@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::names::Installation;
+use funcatron_crds::DEFAULT_ATTEMPTS;
 use funcatron_runner::{Endpoint, Mode, RunnerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +86,9 @@ pub(crate) struct RunnerArgs {
     /// Dedicated: milliseconds that one attempt of an event may take
     #[arg(long, default_value_t = 30_000, env = "FUNCATRON_TIMEOUT_MS")]
     timeout_ms: u64,
+    /// Dedicated: attempts at an event of a queue Trigger
+    #[arg(long, default_value_t = DEFAULT_ATTEMPTS, env = "FUNCATRON_MAX_ATTEMPTS")]
+    max_attempts: u32,
     /// Dedicated: whether the Fn has a durable queue
     #[arg(long, env = "FUNCATRON_DURABLE", action = clap::ArgAction::Set, default_value_t = false)]
     durable: bool,
@@ -115,6 +119,7 @@ fn config(args: RunnerArgs) -> anyhow::Result<RunnerConfig> {
             },
             concurrency: args.concurrency,
             timeout_ms: args.timeout_ms,
+            attempts_max: args.max_attempts,
             durable: args.durable,
         },
         _ => None.context("set either FUNCATRON_RUNTIME, or FUNCATRON_FN and FUNCATRON_REVISION")?,

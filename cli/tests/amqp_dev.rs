@@ -15,7 +15,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::link::{
-    Confirm, Connector as _, ConsumeOptions, Consumer, Envelope, Event, Link, Target, fresh_suffix,
+    Confirm, Connector as _, ConsumeOptions, Consumer, Envelope, Event, Link, QueueState, Target,
+    fresh_suffix,
 };
 use funcatron_broker::names::{AppNames, Installation, QueueName};
 use funcatron_broker::topology::{Item, Overflow, QueueKind, QueueSpec};
@@ -46,6 +47,13 @@ impl Beside {
 
     fn stands(&self, queue: &QueueName) -> bool {
         self.runtime.block_on(self.link.inspect(queue)).unwrap().is_some()
+    }
+
+    /// Waits until a queue stands so.
+    fn until(&self, queue: &QueueName, holds: impl Fn(QueueState) -> bool) {
+        eventually(queue.as_str(), || {
+            self.runtime.block_on(self.link.inspect(queue)).unwrap().filter(|state| holds(*state))
+        });
     }
 
     fn publish(&self, names: &AppNames, key: &str, body: &'static str) {
@@ -166,6 +174,43 @@ fn a_cloud_event_is_answered_to_the_producer_that_asked() {
         (reply.headers.text("fn-outcome"), reply.headers.int("fn-status")),
         (Some("answer"), Some(200))
     );
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: cargo xtask test runs it"]
+fn an_event_is_tried_as_often_as_its_fn_says_at_the_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let attempts = folder.path().join("attempts.txt");
+    let fails = format!("open(\"{}\", \"a\").write(\"x\") and 1 / 0", attempts.display());
+    let text = |attempts: u32| {
+        let fails = python("on-paid", &fails);
+        let fails = fails.replacen(
+            "spec:\n",
+            &format!("spec:\n  async: {{retry: {{maxAttempts: {attempts}}}}}\n"),
+            1,
+        );
+        let trigger = "apiVersion: funcatron.dev/v1alpha1\nkind: Trigger\nmetadata: {name: on-paid}\nspec: {app: \
+                       shop, fn: on-paid, queue: {exchange: payments}}\n---\n";
+        format!("{APP}{fails}{trigger}")
+    };
+    write(folder.path(), "fn.yaml", &text(2));
+    let dev = Dev::start_as(folder.path(), |command| command.args(["--amqp", &url()]));
+    let (beside, names) = (Beside::open(), names(folder.path()));
+    let tried = |dead: u32| {
+        let _ = std::fs::remove_file(&attempts);
+        beside.publish(&names, "paid", "{}");
+        beside.until(&names.dead_queue("on-paid").unwrap(), |state| state.ready == dead);
+        std::fs::read_to_string(&attempts).unwrap().len()
+    };
+    let first = dev.line(0, &["serving on-paid ("]);
+    assert_eq!(tried(1), 2);
+    let mark = dev.lines().len();
+    write(folder.path(), "fn.yaml", &text(5));
+    dev.line(mark, &["serving on-paid ("]);
+    let first = names.revision_queue(first.split(['(', ')']).nth(1).unwrap()).unwrap();
+    eventually("the first revision's end", || (!beside.stands(&first)).then_some(()));
+    beside.until(&names.durable_queue("on-paid").unwrap(), |state| state.consumers == 1);
+    assert_eq!(tried(2), 5);
 }
 
 #[test]

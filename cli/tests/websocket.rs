@@ -126,6 +126,7 @@ fn runner_config(dir: &TempDir, port: u16) -> RunnerConfig {
             endpoint: Endpoint::Http(port),
             concurrency: 4,
             timeout_ms: 10_000,
+            attempts_max: funcatron_crds::DEFAULT_ATTEMPTS,
             durable: false,
         },
         ready_file: dir.path().join("ready"),

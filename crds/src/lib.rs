@@ -47,7 +47,8 @@ pub use function::{
 };
 pub use resources::{ResourceAmounts, ResourceLimits, memory_bytes};
 pub use revision::{
-    CONCURRENCY_MAX, DEFAULT_CONCURRENCY, DEFAULT_HANDLER, RevisionError, RevisionName, RunDocument,
+    CONCURRENCY_MAX, DEFAULT_ATTEMPTS, DEFAULT_CONCURRENCY, DEFAULT_HANDLER, RevisionError, RevisionName,
+    RunDocument,
 };
 pub use route::{
     Backend, Direct, HeaderMatch, HttpMethod, OpenApiSource, OperationRule, PathMatch, PathMatchType, Route,

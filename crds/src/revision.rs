@@ -21,6 +21,8 @@ const HASH_LENGTH: usize = 8;
 pub const DEFAULT_HANDLER: &str = "handler";
 /// Calls at once in one host process or container where a Fn says nothing.
 pub const DEFAULT_CONCURRENCY: u32 = 1;
+/// Attempts at an event where a Fn says nothing.
+pub const DEFAULT_ATTEMPTS: u32 = 4;
 /// Most calls at once in one host process or container.
 pub const CONCURRENCY_MAX: u32 = 1000;
 /// A host process needs at least this much to start.
@@ -162,6 +164,13 @@ pub struct RunDocument {
     pub concurrency: u32,
     /// Longest time from submit to answer.
     pub timeout_ms: u64,
+    /// Attempts at an event of a queue Trigger, which says nothing of them itself; calls do.
+    #[serde(
+        default = "default_attempts",
+        rename = "maxAttempts",
+        skip_serializing_if = "is_default_attempts"
+    )]
+    pub attempts_max: u32,
 }
 
 /// What the hash covers, in the order in which it does: never reordered, never renamed, and a new field is skipped
@@ -189,6 +198,17 @@ struct Hashed<'a> {
     concurrency: u32,
     #[serde(rename = "timeoutMs")]
     timeout_ms: u64,
+    #[serde(rename = "maxAttempts", skip_serializing_if = "is_default_attempts")]
+    attempts_max: u32,
+}
+
+const fn default_attempts() -> u32 {
+    DEFAULT_ATTEMPTS
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_default_attempts(attempts: &u32) -> bool {
+    *attempts == DEFAULT_ATTEMPTS
 }
 
 impl RunDocument {
@@ -224,6 +244,7 @@ impl RunDocument {
             memory_bytes: memory(spec)?,
             concurrency: concurrency(spec)?,
             timeout_ms: timeout_ms(spec)?,
+            attempts_max: attempts(spec),
         };
         document.revision = RevisionName::new(fn_name, &document.hash())?;
         Ok(document)
@@ -256,6 +277,7 @@ impl RunDocument {
             memory_bytes,
             concurrency,
             timeout_ms,
+            attempts_max,
         } = self;
         let hashed = Hashed {
             namespace,
@@ -270,6 +292,7 @@ impl RunDocument {
             memory_bytes: *memory_bytes,
             concurrency: *concurrency,
             timeout_ms: *timeout_ms,
+            attempts_max: *attempts_max,
         };
         let json = serde_json::to_vec(&hashed).expect("strings, numbers and lists are always JSON");
         let mut sha = Sha256::new();
@@ -309,6 +332,13 @@ fn concurrency(spec: &FnSpec) -> Result<u32, RevisionError> {
 fn timeout_ms(spec: &FnSpec) -> Result<u64, RevisionError> {
     let length = spec.timeout.as_ref().map_or(Ok(Timeout::DEFAULT), Timeout::to_duration);
     length.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)).map_err(RevisionError::Timeout)
+}
+
+/// The CRD's rules have refused what is out of bounds.
+fn attempts(spec: &FnSpec) -> u32 {
+    let retry = spec.detached.as_ref().and_then(|detached| detached.retry.as_ref());
+    let given = retry.and_then(|retry| retry.max_attempts);
+    given.and_then(|given| u32::try_from(given).ok()).unwrap_or(DEFAULT_ATTEMPTS)
 }
 
 #[cfg(test)]

@@ -61,8 +61,26 @@ fn an_upgrade_rolls_nothing() {
 /// Whom the end of a call is told runs no other code.
 #[test]
 fn a_callback_rolls_nothing() {
-    let told = json!({"async": {"retry": {"maxAttempts": 2}, "onSuccess": {"fn": "mail"}, "onFailure": {"url": "https://a.b"}}});
+    let told = json!({"async": {"onSuccess": {"fn": "mail"}, "onFailure": {"url": "https://a.b"}}});
     assert_eq!(name(told), name(json!({})));
+}
+
+/// The waits are the broker's, and a call's age travels with it.
+#[test]
+fn how_long_a_call_waits_rolls_nothing() {
+    let waits = json!({"async": {"retry": {"backoff": "5s", "maxAge": "1h"}}});
+    assert_eq!(name(waits), name(json!({})));
+}
+
+/// An event says nothing of its attempts, and its runner can ask nobody.
+#[test]
+fn attempts_are_part_of_what_is_run() {
+    let document = |attempts| build(json!({"async": {"retry": {"maxAttempts": attempts}}})).unwrap();
+    assert_eq!(document(json!(7)).attempts_max, 7);
+    assert_eq!(document(json!(null)).attempts_max, DEFAULT_ATTEMPTS);
+    let text = String::from_utf8(document(json!(7)).to_bytes()).unwrap();
+    assert!(text.ends_with(r#","timeoutMs":30000,"maxAttempts":7}"#), "{text}");
+    assert_eq!(serde_json::from_str::<RunDocument>(&text).unwrap(), document(json!(7)));
 }
 
 #[test]
@@ -83,7 +101,7 @@ fn the_document_is_canonical_json() {
 
 #[test]
 fn defaults_written_out_are_no_change() {
-    let written = json!({"handler": "handler", "timeout": "30s", "concurrency": 1});
+    let written = json!({"handler": "handler", "timeout": "30s", "concurrency": 1, "async": {"retry": {"maxAttempts": 4}}});
     assert_eq!(name(written), name(json!({})));
     assert_eq!(name(json!({"timeout": "60s"})), name(json!({"timeout": "1m"})));
     let image = |contract| name(json!({"runtime": null, "source": null, "image": "i", "contract": contract}));
@@ -100,6 +118,7 @@ fn whatever_the_user_changes_is_a_new_revision() {
         json!({"handler": "other"}),
         json!({"timeout": "31s"}),
         json!({"concurrency": 2}),
+        json!({"async": {"retry": {"maxAttempts": 5}}}),
         json!({"runtime": "node"}),
         json!({"app": "other"}),
         json!({"resources": {"limits": {"memory": "64Mi"}}}),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use funcatron_broker::link::{Delivery, Envelope};
 use funcatron_broker::message::{
-    ATTEMPTS_DEFAULT, Call, CallEvent, CallId, EventReply, Offer, Outcome, Reply, ReportEvent, is_ours,
+    Call, CallEvent, CallId, EventReply, Offer, Outcome, Reply, ReportEvent, is_ours,
 };
 use funcatron_crds::RevisionName;
 use http::{HeaderMap, Request};
@@ -19,7 +19,7 @@ use crate::admission::{Admission, Start, admit};
 use crate::attempted::{Attempted, attempt};
 use crate::cancelled::Cancelled;
 use crate::direct::{DirectCall, Gateways, Met};
-use crate::durable::{self, Attempt, Next};
+use crate::durable::{Attempt, EventTerms, Next};
 use crate::http_stream::body::RequestBody;
 use crate::http_stream::client::{Connection, Keep};
 use crate::http_stream::contract::{Contract, Through};
@@ -126,12 +126,12 @@ pub(crate) enum Taken {
 }
 
 /// Reads a delivery. ▪ A sync call that was out before never runs: it may have run, and whoever asked decides.
-pub(crate) fn take(lane: Lane, mut delivery: Delivery, session: Arc<Session>) -> Taken {
+pub(crate) fn take(lane: Lane, mut delivery: Delivery, session: Arc<Session>, events: EventTerms) -> Taken {
     let envelope = delivery.take_envelope();
     let redelivered = delivery.redelivered;
     let unsettled = Unsettled { delivery, session };
     if lane == Lane::Durable && !is_ours(&envelope) {
-        if delivered(&unsettled.delivery) >= ATTEMPTS_DEFAULT {
+        if events.is_exhausted(delivered(&unsettled.delivery)) {
             let words = "its last attempt ended with its runner";
             let lost = Settlement::refused(unsettled, None, Outcome::RunnerLost, words, LastWord::DeadLetter);
             return Taken::Settle(Box::new(Settlement { producer: Producer::of(&envelope), ..lost }));
@@ -236,8 +236,7 @@ pub(crate) struct Caller {
     pub revision: RevisionName,
     pub gateways: Arc<Gateways>,
     pub lines: Arc<Lines>,
-    /// How long one attempt at an event may take.
-    pub timeout_ms: u64,
+    pub events: EventTerms,
 }
 
 impl Caller {
@@ -271,7 +270,7 @@ impl Caller {
         let (asker, attempted) = self.call(instance, connection, one, &unsettled.delivery).await;
         let next = match (&number, lane) {
             (Some(number), _) => number.next(attempted.outcome),
-            (None, Lane::Durable) => durable::after_event(attempted.outcome, delivered(&unsettled.delivery)),
+            (None, Lane::Durable) => self.events.next(attempted.outcome, delivered(&unsettled.delivery)),
             (None, Lane::Sync) => Next::Done,
         };
         let news = number.map(|number| self.over(&number, &attempted, next)).unwrap_or_default();
@@ -322,7 +321,7 @@ impl Caller {
                 deadline_ms: call.deadline_ms,
                 timeout_ms: call.timeout_ms,
             },
-            Work::Event(_) => Start { lane, attempt: 1, deadline_ms: 0, timeout_ms: self.timeout_ms },
+            Work::Event(_) => Start { lane, attempt: 1, deadline_ms: 0, timeout_ms: self.events.timeout_ms },
         };
         if let Some(attempt) = &attempt
             && let Some(why) = attempt.given_up(start.deadline_ms, now_ms())

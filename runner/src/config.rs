@@ -61,6 +61,8 @@ pub enum Mode {
         concurrency: u32,
         /// How long one attempt at a call from the durable queue may take.
         timeout_ms: u64,
+        /// Attempts at an event from there, which says nothing of them itself.
+        attempts_max: u32,
         /// Whether the Fn has a durable queue.
         durable: bool,
     },

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::call::Caller;
 use crate::config::Endpoint;
+use crate::durable::EventTerms;
 use crate::instance::{Breakage, Exchange, Instance, Phase};
 use crate::links::Links;
 use crate::ready::ReadyFile;
@@ -42,7 +43,7 @@ pub(crate) struct Settings {
     pub subject: Subject,
     pub endpoint: Endpoint,
     pub concurrency: u16,
-    pub timeout_ms: u64,
+    pub events: EventTerms,
     pub queue: QueueName,
     pub durable: Option<QueueName>,
     pub drain: Duration,
@@ -56,7 +57,7 @@ pub(crate) async fn run(
     ready_file: ReadyFile,
     shutdown: CancellationToken,
 ) {
-    let Settings { subject, endpoint, concurrency, timeout_ms, queue, durable, drain } = settings;
+    let Settings { subject, endpoint, concurrency, events, queue, durable, drain } = settings;
     let (phases, watched) = watch::channel(Phase::Starting);
     // The queue is known from the start and for good; the sender is kept so that it stays so.
     let (_durable, durable) = watch::channel(durable);
@@ -69,7 +70,7 @@ pub(crate) async fn run(
             cancelled,
             gateways,
             lines,
-            timeout_ms,
+            events,
             revision: subject.revision.clone(),
         }),
         queue,

@@ -6,7 +6,37 @@
 use std::fmt;
 
 use funcatron_broker::message::{ATTEMPTS_DEFAULT, Call, CallId, Ended, Outcome};
+use funcatron_crds::{DEFAULT_ATTEMPTS, RunDocument};
 use http::StatusCode;
+
+const _: () = assert!(ATTEMPTS_DEFAULT == DEFAULT_ATTEMPTS, "calls and events are tried alike");
+
+/// What an attempt at an event goes by: unlike a call, it says nothing of its own, and the ledger does not know it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct EventTerms {
+    /// How long one attempt may take.
+    pub(crate) timeout_ms: u64,
+    /// How many there are.
+    pub(crate) attempts_max: u32,
+}
+
+impl EventTerms {
+    /// As the Fn's revision says.
+    pub(crate) fn of(document: &RunDocument) -> Self {
+        Self { timeout_ms: document.timeout_ms, attempts_max: document.attempts_max }
+    }
+
+    /// Whether there is no attempt left after the `delivered` earlier ones.
+    pub(crate) fn is_exhausted(self, delivered: u32) -> bool {
+        // Whatever a runner was told, the first attempt is made.
+        delivered >= self.attempts_max.max(1)
+    }
+
+    /// What follows the attempt after the `delivered` earlier ones.
+    pub(crate) fn next(self, outcome: Outcome, delivered: u32) -> Next {
+        next(outcome, self.is_exhausted(delivered.saturating_add(1)))
+    }
+}
 
 /// One attempt at a call that nobody waits for, as the ledger knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,11 +116,6 @@ impl Attempt {
     }
 }
 
-/// What follows an attempt at an event, of which the ledger knows nothing.
-pub(crate) fn after_event(outcome: Outcome, delivered: u32) -> Next {
-    next(outcome, delivered.saturating_add(1) >= ATTEMPTS_DEFAULT)
-}
-
 fn next(outcome: Outcome, is_last: bool) -> Next {
     match ended(outcome) {
         Ended::Success => Next::Done,
@@ -125,6 +150,9 @@ mod tests {
         Attempt { id: CallId::fresh(), fn_name: "hello".into(), number, max: 3 }
     }
 
+    /// Of a Fn that allows an event two attempts.
+    const TWO: EventTerms = EventTerms { timeout_ms: 1000, attempts_max: 2 };
+
     fn answer(status: u16) -> Outcome {
         Outcome::Answer(StatusCode::from_u16(status).unwrap())
     }
@@ -151,11 +179,20 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_tried_as_often_as_its_fn_says() {
+        assert_eq!(TWO.next(Outcome::Failed, 0), Next::Again);
+        assert_eq!(TWO.next(Outcome::Failed, 1), Next::Dead);
+        assert!(!TWO.is_exhausted(1) && TWO.is_exhausted(2));
+        let once = EventTerms { attempts_max: 1, ..TWO };
+        assert_eq!(once.next(Outcome::TimedOut, 0), Next::Dead);
+    }
+
+    #[test]
     fn what_the_function_refuses_is_not_tried_again() {
         for status in [400, 404, 422] {
             assert_eq!(attempt(1).next(answer(status)), Next::Dead);
         }
-        assert_eq!(after_event(answer(400), 0), Next::Dead);
+        assert_eq!(TWO.next(answer(400), 0), Next::Dead);
     }
 
     #[test]
@@ -163,6 +200,6 @@ mod tests {
         for status in [200, 204, 302] {
             assert_eq!(attempt(1).next(answer(status)), Next::Done);
         }
-        assert_eq!(after_event(answer(200), 9), Next::Done);
+        assert_eq!(TWO.next(answer(200), 9), Next::Done);
     }
 }

@@ -49,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Endpoint, Mode, RunnerConfig};
 
 use control::HostControl;
+use durable::EventTerms;
 use links::Links;
 use ready::ReadyFile;
 use session::{Identity, Subject};
@@ -100,14 +101,14 @@ pub async fn run(
             let shared = Shared::new(settings, wakes, links, host).map_err(RunnerError::Directories)?;
             shared.run(&*connector, ready_file, shutdown).await;
         }
-        Mode::Dedicated { fn_name, revision, endpoint, concurrency, timeout_ms, durable } => {
+        Mode::Dedicated { fn_name, revision, endpoint, concurrency, timeout_ms, attempts_max, durable } => {
             let settings = dedicated::Settings {
                 queue: identity.names.revision_queue(&revision)?,
                 durable: durable.then(|| identity.names.durable_queue(&fn_name)).transpose()?,
                 subject: Subject { fn_name, revision: RevisionName::parse(&revision)? },
                 endpoint,
                 concurrency: u16::try_from(concurrency.clamp(1, CONCURRENCY_MAX)).unwrap_or(u16::MAX),
-                timeout_ms,
+                events: EventTerms { timeout_ms, attempts_max },
                 drain,
             };
             dedicated::run(settings, links, &*connector, ready_file, shutdown).await;

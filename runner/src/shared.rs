@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use crate::call::{Caller, Job, Taken, take};
 use crate::code_store::Code;
 use crate::control::HostControl;
+use crate::durable::EventTerms;
 use crate::instance::{Phase, Phases};
 use crate::keeper::{Keeper, concurrency, failed};
 use crate::links::Links;
@@ -245,7 +246,7 @@ impl Shared {
                 return Vec::new();
             }
         };
-        let caller = self.caller(revision, 0);
+        let caller = self.caller(revision, EventTerms::default());
         let mut held = Vec::new();
         let first = async {
             while let Some(Event::Delivery(delivery)) = consumer.next().await {
@@ -282,7 +283,7 @@ impl Shared {
         let (phases, watched) = watch::channel(Phase::Starting);
         self.registry.lock().loading(&subject.revision, watched.clone());
         let hosting = Hosting {
-            caller: Arc::new(self.caller(&subject.revision, document.timeout_ms)),
+            caller: Arc::new(self.caller(&subject.revision, EventTerms::of(&document))),
             queue,
             durable,
             concurrency: concurrency(&document),
@@ -336,23 +337,23 @@ impl Shared {
 
     async fn give_up(&self, subject: &Subject, news: News, held: Vec<Job>) -> Ended {
         self.reporter.report(subject, news.clone()).await;
-        let caller = self.caller(&subject.revision, 0);
+        let caller = self.caller(&subject.revision, EventTerms::default());
         for job in held {
             caller.settle(*job.give_up(&news)).await;
         }
         Ended::Failed(news)
     }
 
-    fn caller(&self, revision: &RevisionName, timeout_ms: u64) -> Caller {
+    fn caller(&self, revision: &RevisionName, events: EventTerms) -> Caller {
         let (identity, cancelled) = (Arc::clone(&self.links.identity), Arc::clone(&self.links.cancelled));
         let (gateways, lines) = (Arc::clone(&self.links.gateways), Arc::clone(&self.links.lines));
-        Caller { identity, cancelled, gateways, lines, timeout_ms, revision: revision.clone() }
+        Caller { identity, cancelled, gateways, lines, events, revision: revision.clone() }
     }
 }
 
 /// A first call that is to run; others are settled.
 async fn screen(caller: &Caller, delivery: Delivery, session: &Arc<Session>) -> Option<Job> {
-    let refusal = match take(Lane::Sync, delivery, Arc::clone(session)) {
+    let refusal = match take(Lane::Sync, delivery, Arc::clone(session), caller.events) {
         Taken::Run(job) => match caller.screen(job) {
             Ok((job, _)) => return Some(job),
             Err(refusal) => refusal,

@@ -244,7 +244,7 @@ impl Taker {
     }
 
     fn delivered(&mut self, lane: Lane, delivery: Delivery, session: Arc<Session>) {
-        match take(lane, delivery, session) {
+        match take(lane, delivery, session, self.hosting.caller.events) {
             Taken::Run(job) if job.to_claim().is_some() => self.claim(job),
             Taken::Run(job) => self.slots.hold(lane, job),
             Taken::Settle(settlement) => {

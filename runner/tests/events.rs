@@ -10,13 +10,13 @@ use funcatron_broker::topology::{self, ExchangeKind, Item, Overflow, QueueKind, 
 
 use kit::function::Function;
 use kit::gateway::Gateway;
-use kit::hosting::{Runner, dedicated_durable};
+use kit::hosting::{Runner, dedicated_trying};
 use kit::{FN, eventually, soon};
 
 /// The key under which the producer has bound its queue.
 const KEY: &str = "orders-service.7";
-/// Attempts at an event.
-const ATTEMPTS: usize = 4;
+/// Attempts that the Fn allows an event; not as many as where it says nothing.
+const ATTEMPTS: u32 = 3;
 
 /// A Fn with a queue Trigger, and a producer with a queue for replies.
 struct Stage {
@@ -73,7 +73,11 @@ impl Stage {
     }
 
     fn runner(&self) -> Runner {
-        Runner::start(&self.broker, dedicated_durable(self.dir.path(), 1, true))
+        self.runner_trying(ATTEMPTS)
+    }
+
+    fn runner_trying(&self, attempts: u32) -> Runner {
+        Runner::start(&self.broker, dedicated_trying(self.dir.path(), attempts))
     }
 
     async fn send(&self, body: &str, reply_to: Option<&str>) {
@@ -142,13 +146,25 @@ async fn a_failure_is_told_once_after_the_last_attempt() {
     let (function, runner) = (stage.function(), stage.runner());
     stage.send("fail", Some(KEY)).await;
     let reply = stage.reply().await;
-    assert_eq!(function.times_seen("fail"), ATTEMPTS);
+    assert_eq!(function.times_seen("fail"), ATTEMPTS as usize);
     assert_eq!(outcome(&reply), ("failed", 502, true));
     assert_eq!(reply.properties.correlation_id.as_deref(), Some("order fail"));
     assert_eq!(reply.properties.content_type.as_deref(), Some("application/problem+json"));
     let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!((&problem["status"], &problem["detail"]), (&502.into(), &"the function failed".into()));
     stage.end(runner, 1).await;
+}
+
+#[tokio::test]
+async fn an_event_is_tried_as_often_as_its_fn_says() {
+    for attempts in [1, 6] {
+        let mut stage = Stage::new().await;
+        let (function, runner) = (stage.function(), stage.runner_trying(attempts));
+        stage.send("fail", Some(KEY)).await;
+        assert_eq!(outcome(&stage.reply().await), ("failed", 502, true));
+        assert_eq!(function.times_seen("fail"), attempts as usize);
+        stage.end(runner, 1).await;
+    }
 }
 
 #[tokio::test]
@@ -178,7 +194,7 @@ async fn an_event_whose_last_attempt_ended_with_its_runner_is_told_as_lost() {
     }
     let runner = stage.runner();
     assert_eq!(outcome(&stage.reply().await), ("runner-lost", 502, true));
-    assert_eq!(function.times_seen("hold"), ATTEMPTS);
+    assert_eq!(function.times_seen("hold"), ATTEMPTS as usize);
     stage.end(runner, 1).await;
 }
 

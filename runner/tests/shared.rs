@@ -7,7 +7,7 @@ mod kit;
 
 use std::sync::Arc;
 
-use funcatron_broker::link::{ConsumeOptions, Event};
+use funcatron_broker::link::{ConsumeOptions, Envelope, Event};
 use funcatron_broker::local::LocalBroker;
 use funcatron_broker::message::{Call, CallEvent, Happened, Outcome, Reply, ReportEvent, Wake, WakeKind};
 use funcatron_broker::topology;
@@ -352,7 +352,7 @@ async fn a_durable_queue_is_taken_from_once_a_wake_names_it() {
     let mut stage = stage(FUNCTION, json!({})).await;
     stage.load().await;
     let durable = stage.gateway.declare_durable().await;
-    let event = funcatron_broker::link::Envelope { body: "pid".into(), ..Default::default() };
+    let event = Envelope { body: "pid".into(), ..Envelope::default() };
     stage.gateway.send_envelope(&durable, event).await;
     assert_eq!(stage.gateway.state(&durable).await.consumers, 0);
     let mut wake = stage.revision.wake(WakeKind::Load, &names());
@@ -362,6 +362,30 @@ async fn a_durable_queue_is_taken_from_once_a_wake_names_it() {
     eventually("the event is done", async || stage.gateway.state(&durable).await.ready == 0).await;
     stage.runner.stop().await;
     assert_eq!(stage.gateway.state(&durable).await.ready, 0);
+}
+
+/// Leaves a letter where the body says, and fails.
+const FAILING: &str = r#"
+def handler(ctx, data=None):
+    with open(data.getvalue().decode(), "a") as attempts:
+        attempts.write("x")
+    raise ValueError("not today")
+"#;
+
+#[tokio::test]
+async fn an_event_is_tried_as_often_as_its_revision_says() {
+    let mut stage = stage(FAILING, json!({"async": {"retry": {"maxAttempts": 2}}})).await;
+    let durable = stage.gateway.declare_durable().await;
+    let wake = stage.revision.wake(WakeKind::Load, &names());
+    stage.gateway.wake(Wake { durable_queue: Some(durable.to_string()), ..wake }).await;
+    assert_eq!(stage.gateway.next_report().await.event, ReportEvent::Loaded);
+    let attempts = stage.pod.path("attempts");
+    let body = attempts.display().to_string().into();
+    stage.gateway.send_envelope(&durable, Envelope { body, ..Envelope::default() }).await;
+    let dead = stage.gateway.names.dead_queue(kit::FN).unwrap();
+    eventually("it is dead", async || stage.gateway.state(&dead).await.ready == 1).await;
+    assert_eq!(std::fs::read_to_string(attempts).unwrap(), "xx");
+    stage.runner.stop().await;
 }
 
 /// Says what it was called for, and what became of it.

@@ -165,6 +165,7 @@ pub(crate) fn runner(url: &str, installation: &str, folder: &Path) -> Result<()>
             endpoint: Endpoint::Fn(function::socket(folder)),
             concurrency: CONCURRENCY,
             timeout_ms: TIMEOUT_MS,
+            attempts_max: funcatron_crds::DEFAULT_ATTEMPTS,
             durable: false,
         },
         ready_file: folder.join("ready"),

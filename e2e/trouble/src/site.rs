@@ -199,6 +199,7 @@ impl Site {
                 endpoint: Endpoint::Fn(folder.join("function.sock")),
                 concurrency: SLOTS,
                 timeout_ms: millis(TIMEOUT),
+                attempts_max: funcatron_crds::DEFAULT_ATTEMPTS,
                 durable: false,
             },
             ready_file: folder.join("ready"),

@@ -85,6 +85,7 @@ fn runner_env(document: &RunDocument, durable: bool) -> pods::Env {
     let bounds = vec![
         env("FUNCATRON_CONCURRENCY", document.concurrency.to_string()),
         env("FUNCATRON_TIMEOUT_MS", document.timeout_ms.to_string()),
+        env("FUNCATRON_MAX_ATTEMPTS", document.attempts_max.to_string()),
         env("FUNCATRON_DURABLE", durable.to_string()),
     ];
     [subject, endpoint, bounds].concat()

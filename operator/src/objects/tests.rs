@@ -321,12 +321,22 @@ fn a_dedicated_runner_knows_its_one_revision() {
         ("FUNCATRON_SOCKET", "/tmp/iofs/lsnr.sock"),
         ("FUNCATRON_CONCURRENCY", "1"),
         ("FUNCATRON_TIMEOUT_MS", "30000"),
+        ("FUNCATRON_MAX_ATTEMPTS", "4"),
         ("FUNCATRON_DURABLE", "true"),
     ] {
         assert_eq!(variable(runner, name)["value"], wanted, "{name}");
     }
     let secrets = &deployment["spec"]["template"]["spec"]["imagePullSecrets"];
     assert_eq!(*secrets, json!([{"name": "ours"}, {"name": "regcred"}]));
+}
+
+#[test]
+fn a_dedicated_runner_knows_the_attempts_that_its_fn_allows() {
+    let mut function = image_fn();
+    function.spec.detached = serde_json::from_value(json!({"retry": {"maxAttempts": 7}})).unwrap();
+    let deployment = value(&dedicated::build(&config(), &app(), &function, &document(&function), true));
+    let runner = container(&deployment, "containers", "runner");
+    assert_eq!(variable(runner, "FUNCATRON_MAX_ATTEMPTS")["value"], "7");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use funcatron_broker::local::LocalBroker;
 use funcatron_broker::names::Installation;
+use funcatron_crds::DEFAULT_ATTEMPTS;
 use funcatron_runner::{Endpoint, Mode, RunnerConfig, RunnerError, run};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -74,6 +75,15 @@ pub fn dedicated_durable(dir: &Path, concurrency: u32, durable: bool) -> RunnerC
     at(dir, Endpoint::Fn(dir.join("f.sock")), concurrency, durable)
 }
 
+/// A runner of [`REVISION`] with a durable queue, whose Fn allows an event that many attempts.
+pub fn dedicated_trying(dir: &Path, attempts: u32) -> RunnerConfig {
+    let mut config = dedicated_durable(dir, 1, true);
+    if let Mode::Dedicated { attempts_max, .. } = &mut config.mode {
+        *attempts_max = attempts;
+    }
+    config
+}
+
 /// A runner of [`REVISION`], whose function listens there.
 pub fn at(dir: &Path, endpoint: Endpoint, concurrency: u32, durable: bool) -> RunnerConfig {
     let mode = Mode::Dedicated {
@@ -82,6 +92,7 @@ pub fn at(dir: &Path, endpoint: Endpoint, concurrency: u32, durable: bool) -> Ru
         endpoint,
         concurrency,
         timeout_ms: 30_000,
+        attempts_max: DEFAULT_ATTEMPTS,
         durable,
     };
     config(dir, mode)

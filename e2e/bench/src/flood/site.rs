@@ -184,6 +184,7 @@ pub(super) fn runner(url: &str, installation: &str, tenant: Tenant, folder: &Pat
             endpoint: Endpoint::Fn(socket.clone()),
             concurrency: SLOTS,
             timeout_ms: TIMEOUT_MS,
+            attempts_max: funcatron_crds::DEFAULT_ATTEMPTS,
             durable: false,
         },
         ready_file: folder.join(format!("{}.ready", tenant.name())),
