@@ -63,10 +63,12 @@ fn call(number: u64) -> Call {
         template: Some("/orders/{id}".to_owned()),
         params: vec![("id".to_owned(), number.to_string())],
         headers,
+        spilled: None,
         direct: Some(Offer {
             at: "10.244.0.7:8081".to_owned(),
             token: Token::parse("AAECAwQFBgcICQoLDA0ODw").expect("sixteen bytes"),
             body: false,
+            line: false,
             upgrade: None,
         }),
         body: Bytes::from_static(&[b'x'; 100]),

@@ -1,7 +1,7 @@
 //! `funcatron gateway`: from the pod's environment to a running gateway.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::names::Installation;
 use funcatron_crds::SigningKey;
 use funcatron_gateway::{
-    Gateway, GatewayConfig, HostPolicy, KubernetesBundles, Limits, TableStore, watch_tables,
+    Gateway, GatewayConfig, HostPolicy, KubernetesBundles, Limits, MESSAGE_BODY_BYTES_MAX, TableStore,
+    watch_tables,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,10 @@ pub(crate) struct GatewayArgs {
     /// Calls in flight at once; beyond it callers are answered 503
     #[arg(long, default_value_t = 10_000, env = "FUNCATRON_IN_FLIGHT_MAX")]
     in_flight_max: usize,
+    /// The longest body of a call that nobody waits for which goes in its message, in bytes; a longer one goes into the
+    /// ledger's object store
+    #[arg(long, default_value_t = MESSAGE_BODY_BYTES_MAX, env = "FUNCATRON_MESSAGE_BODY_BYTES_MAX")]
+    message_body_bytes_max: u64,
     /// Folder for bundles that were fetched once
     #[arg(long, default_value = "/var/cache/funcatron", env = "FUNCATRON_BUNDLE_CACHE")]
     bundle_cache: PathBuf,
@@ -61,7 +66,7 @@ pub(crate) struct CommonArgs {
     /// Base URL of the gateways' internal Service
     #[arg(long, env = "FUNCATRON_GATEWAY_INTERNAL_URL")]
     pub(crate) gateway_internal_url: String,
-    /// File with the key that gateways and operator share, at least 32 bytes
+    /// File with the key that gateways, operator and ledger share, at least 32 bytes
     #[arg(long, env = "FUNCATRON_SIGNING_KEY_FILE")]
     pub(crate) signing_key_file: PathBuf,
     /// RabbitMQ, as amqp://user:password@host:5672/vhost
@@ -82,9 +87,7 @@ impl CommonArgs {
     }
 
     pub(crate) fn signing_key(&self) -> anyhow::Result<SigningKey> {
-        let file = self.signing_key_file.display();
-        let key = std::fs::read(&self.signing_key_file).with_context(|| format!("cannot read {file}"))?;
-        SigningKey::new(&key).with_context(|| format!("{file} holds no key"))
+        read_signing_key(&self.signing_key_file)
     }
 
     pub(crate) async fn client_and_installation(&self) -> anyhow::Result<(kube::Client, Installation)> {
@@ -94,11 +97,19 @@ impl CommonArgs {
     }
 }
 
+/// The key that gateways, operator and ledger share.
+pub(crate) fn read_signing_key(file: &Path) -> anyhow::Result<SigningKey> {
+    let shown = file.display();
+    let key = std::fs::read(file).with_context(|| format!("cannot read {shown}"))?;
+    SigningKey::new(&key).with_context(|| format!("{shown} holds no key"))
+}
+
 pub(crate) async fn run(args: GatewayArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let common = &args.common;
     let (client, installation) = common.client_and_installation().await?;
     let limits = Limits {
         in_flight_max: args.in_flight_max,
+        message_body_bytes_max: args.message_body_bytes_max,
         lame_duck: Duration::from_secs(args.lame_duck_s),
         ..Limits::default()
     };

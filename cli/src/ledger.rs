@@ -11,9 +11,14 @@ use funcatron_broker::amqp::AmqpConnector;
 use funcatron_broker::names::Installation;
 use funcatron_crds::parse_duration;
 use funcatron_ledger::store::DatabaseAddress;
-use funcatron_ledger::{AllowAll, AllowList, CallbackConfig, CallbackKey, LedgerConfig, Pace};
+use funcatron_ledger::{
+    AllowAll, AllowList, CallbackConfig, CallbackKey, LedgerConfig, ObjectsAddress, ObjectsConfig, Pace,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+/// Three quarters of the volume that the chart gives.
+const OBJECTS_BYTES_MAX: u64 = 6 << 30;
 
 /// Keep what became of every call, and answer for it over HTTP (on a cluster)
 #[derive(Args, Debug)]
@@ -46,6 +51,19 @@ pub(crate) struct LedgerArgs {
     /// as hooks.example.com or *.example.com, which may also be asked without TLS
     #[arg(long, default_value = "", env = "FUNCATRON_CALLBACK_ALLOW", value_parser = allow)]
     callback_allow: AllowList,
+    /// Where bodies are kept that no message carries: file:///path, or s3://bucket/prefix with AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT and their like in the environment
+    #[arg(long, default_value = "file:///var/lib/funcatron/objects", env = "FUNCATRON_OBJECTS")]
+    objects: String,
+    /// How many bytes of them, all together; one App may fill half of it
+    #[arg(long, default_value_t = OBJECTS_BYTES_MAX, env = "FUNCATRON_OBJECTS_BYTES_MAX")]
+    objects_bytes_max: u64,
+    /// File with the key that gateways and ledger share, at least 32 bytes; without one, no such bodies are kept
+    #[arg(long, env = "FUNCATRON_SIGNING_KEY_FILE")]
+    signing_key_file: Option<PathBuf>,
+    /// Base URL of the gateways' internal Service, through which runners fetch them
+    #[arg(long, default_value = "", env = "FUNCATRON_GATEWAY_INTERNAL_URL")]
+    gateway_internal_url: String,
     /// Where the API is served, for the cluster's inside only
     #[arg(long, default_value = "0.0.0.0:8080", env = "FUNCATRON_LEDGER_ADDRESS")]
     api: SocketAddr,
@@ -61,6 +79,7 @@ pub(crate) async fn run(args: LedgerArgs, shutdown: CancellationToken) -> anyhow
         ops: args.ops,
         database: DatabaseAddress::parse(&args.database).context("FUNCATRON_LEDGER_DATABASE is of no use")?,
         retention: args.retention,
+        objects: objects(&args)?,
         access: Arc::new(AllowAll),
         callbacks: CallbackConfig {
             key: Arc::new(key(args.callback_key_file.as_deref())?),
@@ -80,6 +99,17 @@ async fn id(given: &str) -> anyhow::Result<String> {
     }
     let client = kube::Client::try_default().await.context("cannot reach the API server")?;
     crate::installation::find(given, &client).await
+}
+
+/// Where large bodies are kept; whoever has no key knows no gateway.
+fn objects(args: &LedgerArgs) -> anyhow::Result<Option<ObjectsConfig>> {
+    let Some(file) = &args.signing_key_file else { return Ok(None) };
+    Ok(Some(ObjectsConfig {
+        store: ObjectsAddress::parse(&args.objects).context("FUNCATRON_OBJECTS is of no use")?,
+        bytes_max: args.objects_bytes_max,
+        gateway_base: args.gateway_internal_url.clone(),
+        key: crate::gateway::read_signing_key(file)?,
+    }))
 }
 
 fn key(file: Option<&Path>) -> anyhow::Result<CallbackKey> {

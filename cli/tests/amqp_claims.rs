@@ -182,6 +182,7 @@ fn call(id: CallId) -> Call {
         attempts_max: Some(5),
         claimant: Some(fresh_claimant()),
         direct: None,
+        spilled: None,
         intent: Intent::Invoke,
         method: Method::POST,
         url: "http://shop.example.com/mail".into(),

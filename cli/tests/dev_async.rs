@@ -166,3 +166,8 @@ fn the_end_of_a_call_calls_the_fn_that_its_fn_names() {
     let key = json(&at(&format!("{base}/v1/callback-key"), "GET", ""));
     assert!(key["key"].as_str().unwrap().starts_with("whpk_"), "{key}");
 }
+
+#[test]
+fn a_body_that_no_message_carries_comes_whole() {
+    kit::spill::a_body_that_no_message_carries_comes_whole(|command| command);
+}

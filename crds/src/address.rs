@@ -1,4 +1,4 @@
-//! Signed, expiring addresses of bundles, and the broker passwords that follow from the same key. Reads no clock:
+//! Signed, expiring addresses of bundles and of calls' bodies, and the broker passwords that follow from the same key. Reads no clock:
 //! the caller brings the time; holds the key and never shows it.
 
 use std::fmt;
@@ -13,9 +13,44 @@ use crate::hex::{hex, unhex};
 /// Shorter keys are guessable before SHA-256 is.
 pub const KEY_BYTES_MIN: usize = 32;
 
-/// The secret that gateways and operator share.
+/// Below it are calls' bodies that no message carries, by namespace, App and call.
+pub const OBJECTS_PATH: &str = "/objects/";
+
+/// The secret that gateways, operator and ledger share.
 #[derive(Clone)]
 pub struct SigningKey(Hmac<Sha256>);
+
+/// What an address of an object lets its holder do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectAct {
+    /// Write it.
+    Put,
+    /// Read it.
+    Get,
+    /// Take it away.
+    Delete,
+}
+
+impl ObjectAct {
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::Put => "object-put",
+            Self::Get => "object-get",
+            Self::Delete => "object-delete",
+        }
+    }
+}
+
+/// Whose body an object is: names are DNS labels, and the call's id is a UUID as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectOf<'a> {
+    /// The App's namespace.
+    pub namespace: &'a str,
+    /// The App.
+    pub app: &'a str,
+    /// The call.
+    pub call: &'a str,
+}
 
 /// Why an address or a key is refused.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -77,6 +112,30 @@ impl SigningKey {
         if now_s < expires_s { Ok(()) } else { Err(AddressError::Expired) }
     }
 
+    /// `<base>/objects/<ns>/<app>/<call>?expires=<unix s>&signature=<hex>`; whoever holds it may do that one thing with
+    /// that object until then.
+    pub fn object_url(&self, act: ObjectAct, base: &str, of: ObjectOf<'_>, expires_s: u64) -> String {
+        let base = base.trim_end_matches('/');
+        let signature = hex(&self.object_mac(act, of, expires_s).finalize().into_bytes());
+        let ObjectOf { namespace, app, call } = of;
+        format!("{base}{OBJECTS_PATH}{namespace}/{app}/{call}?expires={expires_s}&signature={signature}")
+    }
+
+    /// Judges an object's address as [`Self::verify`] does a bundle's.
+    pub fn verify_object(
+        &self,
+        act: ObjectAct,
+        of: ObjectOf<'_>,
+        expires_s: u64,
+        signature: &str,
+        now_s: u64,
+    ) -> Result<(), AddressError> {
+        let given = unhex(signature).ok_or(AddressError::Forged)?;
+        let mac = self.object_mac(act, of, expires_s);
+        mac.verify_slice(&given).map_err(|_| AddressError::Forged)?;
+        if now_s < expires_s { Ok(()) } else { Err(AddressError::Expired) }
+    }
+
     /// The broker password of an App's user: 256 bits that anyone without the key cannot know.
     pub fn broker_password(&self, user: &str) -> String {
         hex(&self.mac("broker-password", &[user]).finalize().into_bytes())
@@ -89,6 +148,11 @@ impl SigningKey {
 
     fn bundle_mac(&self, namespace: &str, app: &str, digest: &Digest, expires_s: u64) -> Hmac<Sha256> {
         self.mac("bundle", &[namespace, app, digest.as_str(), &expires_s.to_string()])
+    }
+
+    fn object_mac(&self, act: ObjectAct, of: ObjectOf<'_>, expires_s: u64) -> Hmac<Sha256> {
+        let ObjectOf { namespace, app, call } = of;
+        self.mac(act.purpose(), &[namespace, app, call, &expires_s.to_string()])
     }
 
     /// Each part goes with its length, so that no two lists of parts read the same; the purpose keeps a signature of
@@ -151,6 +215,31 @@ mod tests {
         for (i, result) in tries.into_iter().enumerate() {
             assert_eq!(result, Err(AddressError::Forged), "try {i}");
         }
+    }
+
+    #[test]
+    fn an_objects_address_opens_one_thing_of_one_object_until_it_expires() {
+        let of = ObjectOf { namespace: "team-a", app: "shop", call: "01890a5d-ac96-774b-bcce-b302099a8057" };
+        let url = key().object_url(ObjectAct::Get, "http://gateway/", of, 1000);
+        assert!(url.starts_with(
+            "http://gateway/objects/team-a/shop/01890a5d-ac96-774b-bcce-b302099a8057?expires=1000&signature="
+        ));
+        let good = signature(&url);
+        let verify = |act, of, expires_s, now_s| key().verify_object(act, of, expires_s, good, now_s);
+        assert_eq!(verify(ObjectAct::Get, of, 1000, 999), Ok(()));
+        assert_eq!(verify(ObjectAct::Get, of, 1000, 1000), Err(AddressError::Expired));
+        for (act, of, expires_s) in [
+            (ObjectAct::Put, of, 1000),
+            (ObjectAct::Delete, of, 1000),
+            (ObjectAct::Get, ObjectOf { namespace: "team-b", ..of }, 1000),
+            (ObjectAct::Get, ObjectOf { app: "site", ..of }, 1000),
+            (ObjectAct::Get, ObjectOf { call: "01890a5d-ac96-774b-bcce-b302099a8058", ..of }, 1000),
+            (ObjectAct::Get, of, 1001),
+        ] {
+            assert_eq!(verify(act, of, expires_s, 1), Err(AddressError::Forged), "{act:?} {of:?}");
+        }
+        let stranger = SigningKey::new(&[8; 32]).unwrap();
+        assert_eq!(stranger.verify_object(ObjectAct::Get, of, 1000, good, 1), Err(AddressError::Forged));
     }
 
     #[test]

@@ -17,6 +17,22 @@ const BYTES: usize = 32;
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
+/// Makes the digest of bytes that come piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct Digester(Sha256);
+
+impl Digester {
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all pieces.
+    pub fn finish(self) -> Digest {
+        Digest(format!("{PREFIX}{}", hex(&self.0.finalize())))
+    }
+}
+
 /// The text is no digest.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("no digest: it is `sha256:` and 64 lower-case hex digits")]
@@ -88,6 +104,16 @@ mod tests {
         assert_eq!(Digest::of(b"").as_str(), EMPTY);
         assert_eq!(Digest::parse(EMPTY).unwrap(), Digest::of(b""));
         assert_eq!(format!("sha256:{}", Digest::of(b"").hex()), EMPTY);
+    }
+
+    #[test]
+    fn pieces_have_the_digest_of_the_whole() {
+        let mut digester = Digester::default();
+        for piece in [&b"bo"[..], b"", b"dy"] {
+            digester.update(piece);
+        }
+        assert_eq!(digester.finish(), Digest::of(b"body"));
+        assert_eq!(Digester::default().finish().as_str(), EMPTY);
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod schema;
 #[allow(unreachable_pub, reason = "the expansion of KubeSchema repeats the struct within a function")]
 mod trigger;
 
-pub use address::{AddressError, SigningKey};
+pub use address::{AddressError, ObjectAct, ObjectOf, SigningKey};
 pub use app::{App, AppLimits, AppRetention, AppRunners, AppSpec, AppStatus, RecordedCalls};
 pub use bridge::{BridgedQueue, PREFETCH_DEFAULT};
 pub use bundle::BundleError;
@@ -35,7 +35,7 @@ pub use condition::{
     set_condition,
 };
 pub use definitions::{Definition, definitions};
-pub use digest::{Digest, DigestParseError};
+pub use digest::{Digest, DigestParseError, Digester};
 pub use duration::{DurationParseError, Span, Timeout, parse_duration};
 pub use env::{
     ConfigMapKeyRef, ConfigMapRef, EnvFromSource, EnvVar, EnvVarSource, KeySelector, LocalObjectReference,

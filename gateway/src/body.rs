@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 const COUNTED_ANSWER_BYTES_MIN: usize = 16 << 10;
 
 /// The broker takes messages of 16 MiB, headers included: what is larger goes past it or is refused.
-pub(crate) const MESSAGE_BODY_BYTES_MAX: u64 = 15 << 20;
+pub const MESSAGE_BODY_BYTES_MAX: u64 = 15 << 20;
 
 /// Bytes that bodies hold, and how many they may.
 #[derive(Debug)]
@@ -91,6 +91,14 @@ pub(crate) struct BodyTimes {
     pub(crate) whole: Duration,
 }
 
+/// A body, or its beginning, and what that holds of the budget.
+pub(crate) enum Filled {
+    /// All of it.
+    Whole(Bytes, Share),
+    /// More than was wanted, and more may come.
+    More(Bytes, Share),
+}
+
 /// Reads a body to its end: at most `limit` bytes, within its times and the budget. A length declared beyond the limit
 /// is refused before a byte is read.
 pub(crate) async fn read<B>(
@@ -102,13 +110,26 @@ pub(crate) async fn read<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let mut share = Share::none(budget);
-    if body.is_end_stream() {
-        return Ok((Bytes::new(), share));
-    }
     if body.size_hint().lower() > limit {
         return Err(ReadBodyError::TooLarge(limit));
     }
+    match fill(&mut body, limit, budget, times).await? {
+        Filled::Whole(body, share) => Ok((body, share)),
+        Filled::More(..) => Err(ReadBodyError::TooLarge(limit)),
+    }
+}
+
+/// Reads a body to its end, or until more than `enough` of it is here; within its times and the budget.
+pub(crate) async fn fill<B>(
+    body: &mut B,
+    enough: u64,
+    budget: &Arc<Budget>,
+    times: BodyTimes,
+) -> Result<Filled, ReadBodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut share = Share::none(budget);
     let started = Instant::now();
     let mut read = Gathered::default();
     while !body.is_end_stream() {
@@ -121,15 +142,15 @@ where
         };
         // Trailers do not travel: a function is called with the body and the headers before it.
         let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() as u64 > limit {
-            return Err(ReadBodyError::TooLarge(limit));
-        }
         if !share.grow(data.len() as u64) {
             return Err(ReadBodyError::NoRoom);
         }
         read.push(data);
+        if read.len() > enough {
+            return Ok(Filled::More(read.finish(), share));
+        }
     }
-    Ok((read.finish(), share))
+    Ok(Filled::Whole(read.finish(), share))
 }
 
 /// A body in one piece is kept as it came; only the second piece makes a copy.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use funcatron_crds::address::SigningKey;
 use funcatron_routing::OwnHost;
 
+use crate::body::MESSAGE_BODY_BYTES_MAX;
 use crate::calls::Ledger;
+use crate::spill::Objects;
 
 /// Everything a gateway is told at its start.
 #[derive(Clone, Debug)]
@@ -26,7 +28,7 @@ pub struct GatewayConfig {
     pub direct_at: String,
     /// The call ledger, as `http://host:port`; none: what becomes of calls is not kept, and not told.
     pub ledger_url: Option<String>,
-    /// Signs and verifies the addresses of bundles.
+    /// Signs and verifies the addresses of bundles and of objects.
     pub signing_key: SigningKey,
     /// How the Host header chooses.
     pub serve_by_host: HostPolicy,
@@ -38,6 +40,12 @@ impl GatewayConfig {
     /// The ledger to ask, where its URL makes sense.
     pub(crate) fn ledger(&self) -> Option<Ledger> {
         self.ledger_url.as_deref().and_then(|url| Ledger::new(url, self.serve_by_host))
+    }
+
+    /// The object store behind the ledger, where there is a ledger.
+    pub(crate) fn objects(&self) -> Option<Objects> {
+        let url = self.ledger_url.as_deref()?;
+        Some(Objects::new(url, &self.internal_base, self.signing_key.clone()))
     }
 
     /// Which hosts are the gateway's own, in routing's words.
@@ -80,6 +88,9 @@ pub struct Limits {
     pub connections_max: usize,
     /// Bodies held in memory, all together: requests until answered, answers until written.
     pub buffered_bytes_max: u64,
+    /// The longest body of a call that nobody waits for which goes in its message, 15 MiB at most; a longer one goes into
+    /// the object store, which is one more part that may be away, and may lose what the broker keeps.
+    pub message_body_bytes_max: u64,
     /// Request line and headers of one request. They travel in one AMQP header frame of at most 128 KiB, in which a
     /// URL can appear up to three times.
     pub head_bytes_max: usize,
@@ -117,6 +128,7 @@ impl Default for Limits {
             fn_in_flight_max: 2_500,
             connections_max: 20_000,
             buffered_bytes_max: 512 << 20,
+            message_body_bytes_max: MESSAGE_BODY_BYTES_MAX,
             head_bytes_max: 32 << 10,
             head_timeout: Duration::from_secs(75),
             body_idle_timeout: Duration::from_secs(20),

@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::pending::Pending;
 use crate::problem::Problem;
 use crate::recorder;
+use crate::spill::Objects;
 use crate::tables::TableStore;
 use crate::uplink::Uplink;
 use crate::wake::Wakes;
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) pending: Arc<Pending>,
     pub(crate) uplink: Arc<Uplink>,
     pub(crate) ledger: Option<Ledger>,
+    /// Where bodies go that no message carries.
+    pub(crate) objects: Option<Arc<Objects>>,
     pub(crate) wakes: Wakes,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Arc<Budget>,
@@ -68,7 +71,7 @@ impl Core {
         let (records, recorded) = mpsc::channel(recorder::WAITING_MAX);
         let (pending, metrics) = (Arc::new(Pending::new()), Arc::new(Metrics::new()));
         let installation = tables.installation().clone();
-        let ledger = config.ledger();
+        let (ledger, objects) = (config.ledger(), config.objects().map(Arc::new));
         let uplink =
             Arc::new(Uplink::new(installation, ledger.is_some(), Arc::clone(&pending), Arc::clone(&metrics)));
         let budget = Budget::new(config.limits.buffered_bytes_max);
@@ -79,6 +82,7 @@ impl Core {
             pending,
             uplink,
             ledger,
+            objects,
             wakes: Wakes::default(),
             metrics,
             budget,

@@ -89,7 +89,12 @@ async fn enqueue(core: Arc<Core>, mut call: Submission, source: Source) -> Resul
         Problem::HeadTooLarge
     })?;
     let publishing = publish(&core, &*link, &call, envelope);
-    timeout(CONFIRM_TIMEOUT, publishing).await.unwrap_or(Err(Problem::NotConfirmed))?;
+    let published = timeout(CONFIRM_TIMEOUT, publishing).await.unwrap_or(Err(Problem::NotConfirmed));
+    // Without a word of the broker's it may be in its queue.
+    if matches!(published, Ok(()) | Err(Problem::NotConfirmed)) {
+        call.keep_body();
+    }
+    published?;
     // Before its client hears of it, so that a look at the call finds it; but what is confirmed is accepted.
     if core.ledger.is_some()
         && timeout(TELL_TIMEOUT, recorder::tell(&core, &*link, call.queued(source))).await.is_err()

@@ -10,7 +10,7 @@ use funcatron_broker::message::{Outcome, Reply, Source};
 use funcatron_crds::{Digest, Direct};
 use futures::FutureExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, request};
+use http::{Method, Request, Response, Version, request};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
@@ -28,8 +28,9 @@ use crate::listen::Handler;
 use crate::metrics::Door;
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
 use crate::recorder::Recording;
-use crate::resolve::{self, BUNDLES, BundleAddress, Host};
+use crate::resolve::{self, BUNDLES, Host, SignedAddress};
 use crate::response::{ResponseBody, is_bodyless};
+use crate::spill;
 use crate::submission::{Content, Destination, Submission};
 
 /// More headers than this are refused (HTTP/1.1's are bounded by hyper, at 100).
@@ -75,6 +76,9 @@ impl Doorkeeper {
         check_head(&arrival.head, self.core.config.limits.head_bytes_max)?;
         if self.door == Door::Internal && arrival.head.uri.path().starts_with(BUNDLES) {
             return Box::pin(self.bundle(&arrival)).await;
+        }
+        if self.door == Door::Internal && spill::is_object(&arrival.head) {
+            return Box::pin(spill::fetch(&self.core, &arrival.head)).await;
         }
         if self.door == Door::Internal && direct::is_stream(&arrival.head) {
             return direct::open(&self.core, &arrival.head, arrival.body);
@@ -124,9 +128,8 @@ impl Doorkeeper {
         let switch = headers::asks_for_websocket(&head) && body.is_end_stream();
         // A body that drips holds no place; one that would find none is not read.
         drop(core.enter(&to.app, &to.function)?);
-        let received = direct::receive(core, &to, head.version, body).await;
-        let Received { body, is_beside, upload, _share } =
-            received.map_err(|error| Problem::unread(&error))?;
+        let received = receive(core, &to, id, (head.version, body), detached.is_some()).await;
+        let Received { body, is_beside, upload, spilled, _share } = received?;
         let place = core.enter(&to.app, &to.function)?;
         let request::Parts { method, uri, mut headers, .. } = head;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -134,7 +137,8 @@ impl Doorkeeper {
         headers::strip(&mut headers);
         headers::forward(&mut headers, &Forwarded { peer: peer.ip(), host: &host.authority });
         let is_head = method == Method::HEAD;
-        let call = Submission::new(id, to, Content { method, url, headers, body, is_beside, upload, switch });
+        let content = Content { method, url, headers, body, is_beside, upload, spilled, switch };
+        let call = Submission::new(id, to, content);
         let source = if self.door == Door::Internal { Source::Invoke } else { Source::Http };
         if let Some(asked) = detached {
             let accepted = Box::pin(detached::accept(core, call, source, asked)).await?;
@@ -185,10 +189,9 @@ impl Doorkeeper {
         if ![Method::GET, Method::HEAD].contains(&head.method) {
             return Err(Problem::MethodNotAllowed("GET, HEAD".to_owned()));
         }
-        let address = BundleAddress::parse(head.uri.path(), head.uri.query().unwrap_or_default());
-        let BundleAddress { namespace, app, digest, expires_s, signature } =
-            address.ok_or(Problem::NoRoute)?;
-        let digest = Digest::parse(digest).map_err(|_| Problem::NoRoute)?;
+        let address = SignedAddress::parse(BUNDLES, head.uri.path(), head.uri.query().unwrap_or_default());
+        let SignedAddress { namespace, app, name, expires_s, signature } = address.ok_or(Problem::NoRoute)?;
+        let digest = Digest::parse(name).map_err(|_| Problem::NoRoute)?;
         let now_s = unix_ms() / 1000;
         let key = &self.core.config.signing_key;
         let verified = key.verify(namespace, app, &digest, expires_s, signature, now_s);
@@ -207,6 +210,21 @@ impl Doorkeeper {
         headers.insert(FN_CALL_ID, call_id_value(arrival.id));
         Ok(response)
     }
+}
+
+/// Takes a request's body, as its call wants it.
+async fn receive(
+    core: &Core,
+    to: &Destination,
+    id: Uuid,
+    (version, body): (Version, Incoming),
+    is_detached: bool,
+) -> Result<Received, Problem> {
+    if is_detached {
+        // Boxed, since few calls are of this kind and each would pay for its size.
+        return Box::pin(spill::receive(core, to, id, version, body)).await;
+    }
+    direct::receive(core, to, version, body).await.map_err(|error| Problem::unread(&error))
 }
 
 fn record(recording: Recording, answer: &Result<Answer, Problem>) {

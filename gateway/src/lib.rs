@@ -32,12 +32,14 @@ mod recorder;
 mod resolve;
 mod response;
 mod serve;
+mod spill;
 mod submission;
 mod tables;
 mod uplink;
 mod wake;
 mod watch;
 
+pub use body::MESSAGE_BODY_BYTES_MAX;
 pub use bundles::{BundleSource, FetchBundleError, MemoryBundles};
 pub use config::{GatewayConfig, HostPolicy, Limits, worker_threads};
 pub use kubernetes_bundles::KubernetesBundles;

@@ -47,6 +47,7 @@ pub(crate) struct Metrics {
     pub(crate) direct_refused: Counter,
     pub(crate) lines_opened: Counter,
     pub(crate) lines_refused: Counter,
+    pub(crate) spilled: Counter,
 }
 
 impl Metrics {
@@ -67,6 +68,7 @@ impl Metrics {
             direct_refused: Counter::default(),
             lines_opened: Counter::default(),
             lines_refused: Counter::default(),
+            spilled: Counter::default(),
         }
     }
 
@@ -116,6 +118,7 @@ pub(crate) fn registry(core: &Arc<Core>) -> Registry {
         ("direct_refused", "Streams with a token that no call waits for", &metrics.direct_refused),
         ("lines_opened", "Lines that runners opened for their replies", &metrics.lines_opened),
         ("lines_refused", "Lines with a token that no call waits for", &metrics.lines_refused),
+        ("bodies_spilled", "Bodies put into the object store", &metrics.spilled),
     ];
     for (name, help, counter) in counters {
         registry.register(name, help, counter.clone());

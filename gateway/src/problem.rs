@@ -51,6 +51,14 @@ pub(crate) enum Problem {
     QueueFull,
     /// The ledger does not answer.
     LedgerAway,
+    /// The body is longer than a message carries, in bytes, and there is nowhere else to put it.
+    NoObjectStore(u64),
+    /// The object store does not answer; the call was not taken.
+    ObjectsAway,
+    /// The object store has no room; the call was not taken.
+    ObjectsFull,
+    /// No body of that call is in the object store.
+    NoObject,
     /// The App is not in the tables.
     NoApp,
     /// The Fn has no revision that loaded.
@@ -106,6 +114,10 @@ impl Problem {
             Self::NotConfirmed => (S::SERVICE_UNAVAILABLE, "not-confirmed", "Not confirmed"),
             Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue-full", "Queue full"),
             Self::LedgerAway => (S::SERVICE_UNAVAILABLE, "ledger-away", "Ledger away"),
+            Self::NoObjectStore(_) => (S::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
+            Self::ObjectsAway => (S::SERVICE_UNAVAILABLE, "objects-away", "Object store away"),
+            Self::ObjectsFull => (S::SERVICE_UNAVAILABLE, "objects-full", "Object store full"),
+            Self::NoObject => (S::NOT_FOUND, "no-object", "No such object"),
             Self::NoApp => (S::SERVICE_UNAVAILABLE, "no-app", "App not there"),
             Self::NoRevision => (S::SERVICE_UNAVAILABLE, "no-revision", "No revision loaded"),
             Self::Unroutable => (S::SERVICE_UNAVAILABLE, "unroutable", "Revision not there"),
@@ -121,16 +133,25 @@ impl Problem {
     }
 
     pub(crate) fn detail(&self) -> String {
-        let text = match self {
-            Self::BadRequest(why) => *why,
-            Self::Forbidden(why) => why,
-            Self::TenantBusy(whose) => {
-                return format!("this {whose} has as many calls in flight as it may");
-            }
+        match self {
+            Self::Forbidden(why) => why.clone(),
+            Self::TenantBusy(whose) => format!("this {whose} has as many calls in flight as it may"),
             Self::NotHosted(why) | Self::FunctionFailed(why) | Self::BadWire(why) => {
-                return why.chars().take(DETAIL_CHARS_MAX).collect();
+                why.chars().take(DETAIL_CHARS_MAX).collect()
             }
-            Self::BodyTooLarge(limit) => return format!("this App takes bodies of at most {limit} bytes"),
+            Self::BodyTooLarge(limit) => format!("this App takes bodies of at most {limit} bytes"),
+            Self::NoObjectStore(limit) => format!(
+                "a body of more than {limit} bytes goes with a call that nobody waits for only where a ledger with an \
+                 object store is installed"
+            ),
+            other => other.text().to_owned(),
+        }
+    }
+
+    /// What is said of it whatever it is about.
+    fn text(&self) -> &'static str {
+        match self {
+            Self::BadRequest(why) => why,
             Self::NoRoute => "nothing is served at this address",
             Self::MethodNotAllowed(_) => "this address is served, but not for this method",
             Self::NoBundle => "no bundle of this digest belongs to this App",
@@ -144,6 +165,11 @@ impl Problem {
                 "as many calls of this function wait as its queue holds; the call was not taken"
             }
             Self::LedgerAway => "the ledger of calls does not answer; the call itself is not touched by that",
+            Self::ObjectsAway => "the object store for large bodies does not answer; the call was not taken",
+            Self::ObjectsFull => {
+                "the object store for large bodies has no room for this one; the call was not taken"
+            }
+            Self::NoObject => "no body of this call is in the object store",
             Self::NoApp => "the App of this address is not there",
             Self::NoRevision => "no revision of this function has loaded yet",
             Self::Unroutable => "no runner's queue took the call; it was not run",
@@ -152,8 +178,15 @@ impl Problem {
             Self::DeadlinePassed => "the function did not answer before the call's deadline",
             Self::NotStarted => "the call's time was too short by the time a runner was free; it was not run",
             Self::Internal => "the platform failed; its log names this call",
-        };
-        text.to_owned()
+            // What these say is never the same.
+            Self::Forbidden(_)
+            | Self::TenantBusy(_)
+            | Self::NotHosted(_)
+            | Self::FunctionFailed(_)
+            | Self::BadWire(_)
+            | Self::BodyTooLarge(_)
+            | Self::NoObjectStore(_) => "",
+        }
     }
 
     /// Of a request whose body did not come.

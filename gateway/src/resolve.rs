@@ -129,30 +129,30 @@ pub(crate) fn internal(tables: &TableStore, head: &request::Parts) -> Result<Des
 
 /// What a bundle's address says: `/bundles/<namespace>/<app>/<digest>?expires=…&signature=…`.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct BundleAddress<'a> {
+pub(crate) struct SignedAddress<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) app: &'a str,
-    pub(crate) digest: &'a str,
+    pub(crate) name: &'a str,
     pub(crate) expires_s: u64,
     pub(crate) signature: &'a str,
 }
 
-impl<'a> BundleAddress<'a> {
-    /// Reads an address; `None` where it is not of that form.
-    pub(crate) fn parse(path: &'a str, query: &'a str) -> Option<Self> {
-        let mut parts = path.strip_prefix(BUNDLES)?.split('/');
-        let (namespace, app, digest) = (parts.next()?, parts.next()?, parts.next()?);
+impl<'a> SignedAddress<'a> {
+    /// Reads an address below a path; `None` where it is not of that form.
+    pub(crate) fn parse(below: &str, path: &'a str, query: &'a str) -> Option<Self> {
+        let mut parts = path.strip_prefix(below)?.split('/');
+        let (namespace, app, name) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() {
             return None;
         }
-        let value = |name: &str| {
+        let value = |wanted: &str| {
             query
                 .split('&')
-                .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
+                .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == wanted))
                 .map(|(_, value)| value)
         };
         let expires_s = value("expires")?.parse().ok()?;
-        Some(Self { namespace, app, digest, expires_s, signature: value("signature")? })
+        Some(Self { namespace, app, name, expires_s, signature: value("signature")? })
     }
 }
 
@@ -203,8 +203,9 @@ mod tests {
     #[test]
     fn a_bundles_address_is_read_whole_or_not_at_all() {
         let address =
-            BundleAddress::parse("/bundles/team-a/shop/sha256:ab", "expires=12&signature=cd").unwrap();
-        assert_eq!((address.namespace, address.app, address.digest), ("team-a", "shop", "sha256:ab"));
+            SignedAddress::parse(BUNDLES, "/bundles/team-a/shop/sha256:ab", "expires=12&signature=cd")
+                .unwrap();
+        assert_eq!((address.namespace, address.app, address.name), ("team-a", "shop", "sha256:ab"));
         assert_eq!((address.expires_s, address.signature), (12, "cd"));
         for (path, query) in [
             ("/bundles/team-a/shop", "expires=12&signature=cd"),
@@ -212,7 +213,7 @@ mod tests {
             ("/bundles/team-a/shop/d", "expires=x&signature=cd"),
             ("/bundles/team-a/shop/d", "expires=12"),
         ] {
-            assert_eq!(BundleAddress::parse(path, query), None, "{path}?{query}");
+            assert_eq!(SignedAddress::parse(BUNDLES, path, query), None, "{path}?{query}");
         }
     }
 }

@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use crate::direct::{AnswerBody, ReceiptBody, UploadBody};
 use crate::handover::Handover;
+use crate::spill::ObjectBody;
 
 /// Whether answers of this status have no body, whatever a function sends (RFC 9110, 15).
 pub(crate) fn is_bodyless(status: StatusCode) -> bool {
@@ -25,6 +26,8 @@ pub(crate) enum ResponseBody {
     Answer(Box<AnswerBody>),
     /// A request's body on its way to a runner.
     Upload(Box<UploadBody>),
+    /// A body out of the object store on its way to a runner.
+    Object(Box<ObjectBody>),
     /// Nothing, until a runner's answer has been read.
     Receipt(ReceiptBody),
     /// Nothing: the connection is to be handed over after the head.
@@ -78,6 +81,9 @@ impl Body for ResponseBody {
             Self::Upload(body) => {
                 Pin::new(&mut **body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
+            Self::Object(body) => {
+                Pin::new(&mut **body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
+            }
             Self::Receipt(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?))),
             Self::Handover(_) => Poll::Ready(None),
         }
@@ -88,6 +94,7 @@ impl Body for ResponseBody {
             Self::Whole(body) => body.is_end_stream(),
             Self::Answer(body) => body.is_end_stream(),
             Self::Upload(body) => body.is_end_stream(),
+            Self::Object(body) => body.is_end_stream(),
             Self::Receipt(body) => body.is_end_stream(),
             Self::Handover(_) => true,
         }
@@ -98,6 +105,7 @@ impl Body for ResponseBody {
             Self::Whole(body) => body.size_hint(),
             Self::Answer(body) => body.size_hint(),
             Self::Upload(body) => body.size_hint(),
+            Self::Object(body) => body.size_hint(),
             Self::Receipt(body) => body.size_hint(),
             Self::Handover(_) => SizeHint::with_exact(0),
         }

@@ -21,6 +21,7 @@ use crate::apps::{AppPart, FnPart, RevisionPart};
 use crate::core::unix_ms;
 use crate::direct::UploadOwner;
 use crate::pending::{Beside, Offered};
+use crate::spill::Spilled;
 use crate::uplink::Session;
 
 /// The client's word that the same request may come twice (draft-ietf-httpapi-idempotency-key-header).
@@ -51,6 +52,8 @@ pub(crate) struct Content {
     pub(crate) is_beside: bool,
     /// The body, where it goes past the message as it comes.
     pub(crate) upload: Option<UploadOwner>,
+    /// The body, where it is in the object store.
+    pub(crate) spilled: Option<Spilled>,
     /// Whether it asks to go on as a WebSocket.
     pub(crate) switch: bool,
 }
@@ -69,6 +72,7 @@ pub(crate) struct Submission {
     beside: Option<Bytes>,
     /// … or is still to come.
     upload: Option<UploadOwner>,
+    spilled: Option<Spilled>,
     switch: bool,
     call: Call,
 }
@@ -106,7 +110,7 @@ impl Submission {
     pub(crate) fn new(id: Uuid, to: Destination, content: Content) -> Self {
         let now_unix_ms = unix_ms();
         let Destination { app, function, intent, policy, operation, template, params } = to;
-        let Content { method, url, headers, body, is_beside, upload, switch } = content;
+        let Content { method, url, headers, body, is_beside, upload, spilled, switch } = content;
         let (body, beside) = if is_beside { (Bytes::new(), Some(body)) } else { (body, None) };
         let timeout_ms = policy.timeout_ms.unwrap_or(function.timeout_ms);
         let clock = Clock::start(Duration::from_millis(timeout_ms));
@@ -134,9 +138,10 @@ impl Submission {
             params,
             headers,
             direct: None,
+            spilled: None,
             body,
         };
-        Self { app, function, clock, idempotent, streams, beside, upload, switch, call }
+        Self { app, function, clock, idempotent, streams, beside, upload, spilled, switch, call }
     }
 
     /// Its id, the same on every attempt.
@@ -211,7 +216,15 @@ impl Submission {
         call.deadline_ms = submitted_ms.saturating_add(age_max_ms.unwrap_or(AGE_DEFAULT_MS));
         call.attempts_max = attempts_max;
         call.persistent = true;
+        call.spilled = self.spilled.as_ref().map(|spilled| spilled.to_message(call.deadline_ms));
         call.to_envelope()
+    }
+
+    /// It is in its queue, or may be: its body must not be taken away.
+    pub(crate) fn keep_body(&mut self) {
+        if let Some(spilled) = &mut self.spilled {
+            spilled.keep();
+        }
     }
 
     /// It was accepted.
@@ -222,6 +235,9 @@ impl Submission {
         }
         if let Some(upload) = &self.upload {
             request.body = RecordedBody::unkept(upload.length());
+        }
+        if let Some(spilled) = &self.spilled {
+            request.body.bytes = spilled.first().clone();
         }
         let request = Some(Box::new(request));
         self.event(Happened::Queued { source, request, retry_of: None })

@@ -9,6 +9,7 @@ use funcatron_broker::names::Installation;
 
 use crate::access::{Access, AllowAll};
 use crate::callback::{AllowList, CallbackConfig, CallbackKey, Pace};
+use crate::objects::ObjectsConfig;
 use crate::store::DatabaseAddress;
 
 /// What an App that says nothing gets: a long weekend's calls are there on its first working day.
@@ -31,6 +32,8 @@ pub struct LedgerConfig {
     pub access: Arc<dyn Access>,
     /// How the ends of calls are told.
     pub callbacks: CallbackConfig,
+    /// Where bodies are kept that no message carries; none: there are none.
+    pub objects: Option<ObjectsConfig>,
 }
 
 impl LedgerConfig {
@@ -49,13 +52,14 @@ impl LedgerConfig {
                 allow: AllowList::default(),
                 pace: Pace::default(),
             },
+            objects: None,
         }
     }
 }
 
 impl fmt::Debug for LedgerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { installation, api, ops, database, retention, access: _, callbacks } = self;
+        let Self { installation, api, ops, database, retention, access: _, callbacks, objects } = self;
         f.debug_struct("LedgerConfig")
             .field("installation", installation)
             .field("api", api)
@@ -63,6 +67,7 @@ impl fmt::Debug for LedgerConfig {
             .field("database", database)
             .field("retention", retention)
             .field("callbacks", callbacks)
+            .field("objects", objects)
             .finish_non_exhaustive()
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::Access;
 use crate::callback::Outbound;
 use crate::metrics::Metrics;
+use crate::objects::Objects;
 use crate::store::{Keep, Store};
 
 /// Requests answered at once; each may hold a call's request and answer in memory.
@@ -25,6 +26,8 @@ pub(crate) struct Core {
     pub(crate) access: Arc<dyn Access>,
     pub(crate) keep: Keep,
     pub(crate) outbound: Outbound,
+    /// Where bodies are kept that no message carries.
+    pub(crate) objects: Option<Objects>,
     pub(crate) metrics: Metrics,
     /// Requests under way.
     pub(crate) requests: Semaphore,
@@ -44,6 +47,7 @@ impl Core {
         access: Arc<dyn Access>,
         retention_ms: u64,
         outbound: Outbound,
+        objects: Option<Objects>,
     ) -> Self {
         Self {
             installation,
@@ -51,6 +55,7 @@ impl Core {
             access,
             keep: Keep::for_ms(retention_ms),
             outbound,
+            objects,
             metrics: Metrics::default(),
             requests: Semaphore::new(REQUESTS_MAX),
             redriving: Arc::new(Semaphore::new(1)),

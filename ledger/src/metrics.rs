@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     trimmed: Counter,
     given_up: Counter,
     pub(crate) redriven: Counter,
+    pub(crate) objects_written: Counter,
+    pub(crate) objects_collected: Counter,
     pub(crate) link_up: Gauge,
     pub(crate) database_up: Gauge,
 }
@@ -76,6 +78,8 @@ impl Metrics {
             ("calls_trimmed", "Calls whose bodies and logs made room for newer ones", &self.trimmed),
             ("calls_given_up", "Calls that ended since nothing was heard of them", &self.given_up),
             ("calls_redriven", "Dead letters put back into their queue", &self.redriven),
+            ("objects_written", "Bodies put into the object store", &self.objects_written),
+            ("objects_collected", "Bodies taken away, since nobody needed them", &self.objects_collected),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());

@@ -11,10 +11,13 @@ use funcatron_broker::message::{
     Call as Message, CallEvent, CallId, Happened, RecordedRequest, fresh_claimant, is_ours,
 };
 use funcatron_broker::names::{AppNames, QueueName};
+use tracing::debug;
 
 use crate::clock::now_ms;
 use crate::core::Core;
+use crate::objects::{ObjectError, ObjectName};
 use crate::repeat;
+use crate::store::Room;
 
 /// A quorum queue hands out what it counted as ready well within this.
 const NEXT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,6 +37,8 @@ pub(crate) enum RedriveError {
     Broker(#[from] LinkError),
     #[error("the broker handed out none of the dead letters that it counts")]
     Stalled,
+    #[error("a body could not be given to the call that follows")]
+    Body(#[from] ObjectError),
     #[error("it ended before its time")]
     CutShort,
 }
@@ -58,6 +63,21 @@ pub(crate) async fn run(
     let moved = place.move_all(&mut consumer, ready.min(limit)).await;
     consumer.cancel().await;
     moved
+}
+
+/// A dead letter as it goes back.
+struct Revived {
+    envelope: Envelope,
+    /// What is to be recorded of it.
+    events: Vec<CallEvent>,
+    /// The body that goes with the dead letter.
+    body_of: Option<ObjectName>,
+}
+
+impl Revived {
+    fn unchanged(envelope: Envelope) -> Self {
+        Self { envelope, events: Vec::new(), body_of: None }
+    }
 }
 
 /// From whom and to where.
@@ -88,7 +108,13 @@ impl Place<'_> {
     }
 
     async fn move_one(&self, mut delivery: Delivery) -> Result<(), RedriveError> {
-        let (envelope, events) = self.revive(delivery.take_envelope());
+        let Revived { envelope, events, body_of } = match self.revive(delivery.take_envelope()).await {
+            Ok(revived) => revived,
+            Err(error) => {
+                delivery.reject(true).await?;
+                return Err(error.into());
+            }
+        };
         match self.link.publish_confirmed(Target::queue(self.queue), envelope, true).await {
             Ok(Confirm::Acked) => {}
             Ok(refused) => {
@@ -105,17 +131,23 @@ impl Place<'_> {
         if !events.is_empty() {
             repeat::record(self.core, self.link, events).await;
         }
-        Ok(delivery.ack().await?)
+        delivery.ack().await?;
+        if let (Some(objects), Some(name)) = (&self.core.objects, body_of)
+            && let Err(error) = objects.delete(&name).await
+        {
+            debug!(%error, call = %name.id(), "the sweep takes away the body of a call that was redriven");
+        }
+        Ok(())
     }
 
     /// A call of ours as a new one, with what is to be recorded of it; anything else as it was.
-    fn revive(&self, mut envelope: Envelope) -> (Envelope, Vec<CallEvent>) {
+    async fn revive(&self, mut envelope: Envelope) -> Result<Revived, ObjectError> {
         envelope.headers = without_deaths(envelope.headers);
         if !is_ours(&envelope) {
-            return (envelope, Vec::new());
+            return Ok(Revived::unchanged(envelope));
         }
         let Ok(mut call) = Message::from_envelope(envelope.clone()) else {
-            return (envelope, Vec::new());
+            return Ok(Revived::unchanged(envelope));
         };
         let (before, now_ms) = (call.id, now_ms());
         call.id = following(before);
@@ -126,14 +158,29 @@ impl Place<'_> {
         let request = RecordedRequest::of(&call);
         call.deadline_ms = repeat::deadline_ms(&request, now_ms);
         call.timestamp_s = Some(now_ms / 1000);
+        let body_of = self.carry_body(&mut call, before).await?;
         // It is among the dead letters, whether or not anybody had said so.
         let died = Happened::Dead { reason: "it was put back into its queue".to_owned() };
         let events = vec![self.event(before, died), self.event(call.id, repeat::queued(before, request))];
-        match call.to_envelope() {
-            Ok(revived) => (revived, events),
-            // It was read from a message within the same bounds.
-            Err(_) => (envelope, Vec::new()),
-        }
+        // It was read from a message within the same bounds.
+        let Ok(revived) = call.to_envelope() else { return Ok(Revived::unchanged(envelope)) };
+        Ok(Revived { envelope: revived, events, body_of })
+    }
+
+    /// Has a body that is in the object store stand under the new id as well. Where there is none, its runner tells.
+    async fn carry_body(
+        &self,
+        call: &mut Message,
+        before: CallId,
+    ) -> Result<Option<ObjectName>, ObjectError> {
+        let (Some(objects), Some(spilled)) = (&self.core.objects, &call.spilled) else { return Ok(None) };
+        let name = |id| ObjectName::new(&self.core.installation, self.namespace, self.app, id);
+        let Some((from, to)) = name(before).zip(name(call.id)) else { return Ok(None) };
+        // The one it was goes a moment later.
+        objects.copy(&from, &to, Room::ANY).await?;
+        let (digest, size) = (spilled.digest.clone(), spilled.size);
+        call.spilled = Some(objects.spilled(&to, digest, size, call.deadline_ms));
+        Ok(Some(from))
     }
 
     fn event(&self, id: CallId, happened: Happened) -> CallEvent {

@@ -3,10 +3,11 @@
 //!
 //! Never repeats what was not kept whole.
 
+use bytes::Bytes;
 use funcatron_broker::link::{Confirm, Link, LinkError, Target};
 use funcatron_broker::message::{
-    AGE_DEFAULT_MS, Call as Message, CallEvent, CallId, Cancel, Happened, RecordedRequest, Source,
-    fresh_claimant, is_redacted,
+    AGE_DEFAULT_MS, Call as Message, CallEvent, CallId, Cancel, Happened, RecordedBody, RecordedRequest,
+    Source, SpilledBody, fresh_claimant, is_redacted,
 };
 use funcatron_broker::names::AppNames;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -14,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::clock::now_ms;
 use crate::core::Core;
+use crate::objects::{ObjectError, ObjectName};
 use crate::state::Status;
 use crate::store::{Call, Entry};
 
@@ -31,6 +33,8 @@ pub(crate) enum RepeatError {
     NoQueue,
     #[error("its function's queue takes no more")]
     Full,
+    #[error("its body could not be given to the call that repeats it")]
+    Body(#[from] ObjectError),
     #[error("it could not be published")]
     Publish(#[source] LinkError),
 }
@@ -39,7 +43,8 @@ pub(crate) enum RepeatError {
 pub(crate) async fn again(core: &Core, link: &dyn Link, call: Call) -> Result<CallId, RepeatError> {
     let (before, state) = (call.state.id, call.state.clone());
     let id = CallId::fresh();
-    let message = message(id, call, now_ms())?;
+    let mut message = message(id, call, now_ms())?;
+    let body_of = carry_body(core, &mut message, before, &state.namespace).await?;
     let request = RecordedRequest::of(&message);
     let names = AppNames::new(&core.installation, &state.namespace, &state.app);
     let queue = names.and_then(|names| names.durable_queue(&state.fn_name));
@@ -47,11 +52,16 @@ pub(crate) async fn again(core: &Core, link: &dyn Link, call: Call) -> Result<Ca
     let envelope = message.to_envelope();
     let envelope =
         envelope.map_err(|_| RepeatError::NotKept("its headers are more than a message may have"))?;
-    match link.publish_confirmed(Target::queue(&queue), envelope, true).await {
-        Ok(Confirm::Acked) => {}
-        Ok(Confirm::Nacked) => return Err(RepeatError::Full),
-        Ok(Confirm::Returned) => return Err(RepeatError::NoQueue),
+    let refused = match link.publish_confirmed(Target::queue(&queue), envelope, true).await {
+        Ok(Confirm::Acked) => None,
+        Ok(Confirm::Nacked) => Some(RepeatError::Full),
+        Ok(Confirm::Returned) => Some(RepeatError::NoQueue),
+        // It may have been sent, and then it needs its body.
         Err(error) => return Err(RepeatError::Publish(error)),
+    };
+    if let Some(refused) = refused {
+        drop_body(core, body_of).await;
+        return Err(refused);
     }
     let event = CallEvent {
         user_id: None,
@@ -64,6 +74,33 @@ pub(crate) async fn again(core: &Core, link: &dyn Link, call: Call) -> Result<Ca
     };
     record(core, link, vec![event]).await;
     Ok(id)
+}
+
+/// Gives a body that is in the object store to the call that repeats its own.
+async fn carry_body(
+    core: &Core,
+    message: &mut Message,
+    before: CallId,
+    namespace: &str,
+) -> Result<Option<ObjectName>, RepeatError> {
+    let Some(SpilledBody { digest, size, at: _ }) = message.spilled.take() else { return Ok(None) };
+    let gone = RepeatError::NotKept("its body is no longer kept");
+    let Some(objects) = &core.objects else { return Err(gone) };
+    let name = |id| ObjectName::new(&core.installation, namespace, &message.app, id);
+    let Some((from, to)) = name(before).zip(name(message.id)) else { return Err(gone) };
+    if !objects.copy(&from, &to, objects.room()).await? {
+        return Err(gone);
+    }
+    message.spilled = Some(objects.spilled(&to, digest, size, message.deadline_ms));
+    Ok(Some(to))
+}
+
+/// The body of a call that was not published.
+async fn drop_body(core: &Core, name: Option<ObjectName>) {
+    let (Some(objects), Some(name)) = (&core.objects, name) else { return };
+    if let Err(error) = objects.delete(&name).await {
+        debug!(%error, call = %name.id(), "the sweep takes away the body of a call that was not repeated");
+    }
 }
 
 /// What the ledger keeps of a repeated call.
@@ -115,7 +152,7 @@ fn whole_request(
         }
         None => return Err(RepeatError::NotKept("its request was not kept")),
     };
-    if request.body.truncated {
+    if request.body.truncated && request.body.digest.is_none() {
         return Err(RepeatError::NotKept("its body was longer than what is kept"));
     }
     if request.cut {
@@ -124,15 +161,19 @@ fn whole_request(
     Ok(request)
 }
 
-/// The call as a gateway would send it to its Fn's durable queue.
+/// The call as a gateway would send it to its Fn's durable queue; a body in the object store is yet to be given to it.
 fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> {
     let request = whole_request(call.request, call.state.status, call.is_trimmed)?;
     let method = Method::from_bytes(request.method.as_bytes());
     let timeout_ms = if request.timeout == 0 { TIMEOUT_MS } else { request.timeout };
+    let deadline_ms = deadline_ms(&request, now_ms);
+    let RecordedBody { bytes, body_bytes, digest, .. } = request.body;
+    let spilled = digest.map(|digest| SpilledBody { digest, size: body_bytes, at: String::new() });
+    let body = if spilled.is_some() { Bytes::new() } else { bytes };
     Ok(Message {
         id,
         reply_to: None,
-        deadline_ms: deadline_ms(&request, now_ms),
+        deadline_ms,
         timeout_ms,
         expiration_ms: None,
         timestamp_s: Some(now_ms / 1000),
@@ -141,6 +182,7 @@ fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> 
         attempts_max: request.attempts_max,
         claimant: Some(fresh_claimant()),
         direct: None,
+        spilled,
         intent: request.intent,
         method: method.map_err(|_| RepeatError::NotKept("its method is not an HTTP method"))?,
         url: request.url,
@@ -151,7 +193,7 @@ fn message(id: CallId, call: Call, now_ms: u64) -> Result<Message, RepeatError> 
         template: request.template,
         params: request.params.into_iter().collect(),
         headers: headers(request.headers),
-        body: request.body.bytes,
+        body,
     })
 }
 

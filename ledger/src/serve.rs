@@ -18,8 +18,9 @@ use crate::callback::{Outbound, PosterError};
 use crate::config::LedgerConfig;
 use crate::consumer::Backoff;
 use crate::core::Core;
+use crate::objects::{Objects, ObjectsAddressError};
 use crate::store::Store;
-use crate::{api as routes, callback, consumer, ops, retention};
+use crate::{api as routes, callback, consumer, objects, ops, retention};
 
 /// Requests under way and the last batch end within this; Kubernetes gives thirty seconds.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +41,9 @@ pub enum LedgerError {
     /// Callbacks cannot be sent.
     #[error("could not get ready for callbacks")]
     Callbacks(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Bodies cannot be kept.
+    #[error("could not open the object store")]
+    Objects(#[source] ObjectsAddressError),
 }
 
 /// A ledger that listens and does not serve yet.
@@ -83,14 +87,24 @@ impl Bound {
 impl Ledger {
     /// Listens on both addresses; a port 0 is the kernel's choice.
     pub async fn bind(config: LedgerConfig) -> Result<Self, LedgerError> {
-        let LedgerConfig { installation, database, retention, access, callbacks, api, ops } = config;
+        let LedgerConfig { installation, database, retention, access, callbacks, objects, api, ops } = config;
         let api = Bound::bind("the API", api).await?;
         let ops = Bound::bind("probes and metrics", ops).await?;
         let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
         let outbound = Outbound::new(callbacks);
         let outbound = outbound.map_err(|error: PosterError| LedgerError::Callbacks(error.into()))?;
-        let core = Core::new(installation, Store::open(&database), access, retention_ms, outbound);
+        let store = Store::open(&database);
+        let objects = objects.map(|objects| Objects::open(objects, store.clone()));
+        let objects = objects.transpose().map_err(LedgerError::Objects)?;
+        let core = Core::new(installation, store, access, retention_ms, outbound, objects);
         Ok(Self { core, api, ops })
+    }
+
+    /// Says where runners reach the gateways, to whoever learnt it after the ledger had bound.
+    pub fn set_gateway_base(&mut self, base: &str) {
+        if let Some(objects) = &mut self.core.objects {
+            objects.set_gateway_base(base);
+        }
     }
 
     /// Where the API is served.
@@ -109,7 +123,8 @@ impl Ledger {
         let Self { core, api, ops } = self;
         let core = Arc::new(core);
         let (tasks, probes) = (core.tasks.clone(), CancellationToken::new());
-        api.serve(routes::router(Arc::clone(&core)), shutdown.clone(), &tasks);
+        let router = routes::router(Arc::clone(&core)).merge(objects::router(Arc::clone(&core)));
+        api.serve(router, shutdown.clone(), &tasks);
         ops.serve(ops::router(Arc::clone(&core), shutdown.clone()), probes.clone(), &tasks);
         tasks.spawn(work(Arc::clone(&core), connector, shutdown.clone()));
         shutdown.cancelled().await;
@@ -131,6 +146,7 @@ async fn work(core: Arc<Core>, connector: Arc<dyn Connector>, stop: Cancellation
     }
     let sweeps = tokio::spawn(retention::run(Arc::clone(&core), stop.clone()));
     let callbacks = tokio::spawn(callback::run(Arc::clone(&core), stop.clone()));
+    let collecting = tokio::spawn(objects::collect(Arc::clone(&core), stop.clone()));
     supervise(&*connector, stop.clone(), |link| consumer::session(Arc::clone(&core), link, stop.clone()))
         .await;
     if sweeps.await.is_err() {
@@ -138,6 +154,9 @@ async fn work(core: Arc<Core>, connector: Arc<dyn Connector>, stop: Cancellation
     }
     if callbacks.await.is_err() {
         warn!("nobody tells the ends of calls");
+    }
+    if collecting.await.is_err() {
+        warn!("nobody takes bodies away");
     }
 }
 

@@ -184,6 +184,7 @@ fn call() -> Call {
         attempts_max: None,
         claimant: None,
         direct: None,
+        spilled: None,
         intent: Intent::Invoke,
         method: Method::POST,
         url: "http://shop.example.com/mail".into(),

@@ -75,6 +75,7 @@ fn call() -> Call {
         attempts_max: Some(7),
         claimant: None,
         direct: None,
+        spilled: None,
         intent: Intent::HttpRequest,
         method: Method::POST,
         url: "http://shop.example.com/mail/7".into(),

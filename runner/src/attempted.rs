@@ -11,6 +11,7 @@ use crate::http_stream::client::{ExchangeError, Exchanged};
 use crate::instance::{Breakage, Death, Exchange, Instance};
 use crate::keeper::EXIT_WAIT;
 use crate::log;
+use crate::spilled::Fetching;
 
 /// A function's library that keeps the deadline itself answers 504 right at it, and its process need not die.
 pub(crate) const KILL_GRACE: Duration = Duration::from_millis(100);
@@ -43,15 +44,16 @@ impl Attempted {
     }
 }
 
-/// Waits for the answer, the function's end or the time's. The log of a call that is `logged` comes with the answer, or
+/// Waits for the answer, the function's end or the time's, while its request may still be `fetching`. The log of a call that is `logged` comes with the answer, or
 /// from the host where the function's process ends without one.
 pub(crate) async fn attempt(
     instance: &Instance,
     exchange: Exchange,
     limit: Duration,
     logged: Option<CallId>,
+    fetching: Option<&Fetching>,
 ) -> Attempted {
-    let mut attempted = wait(instance, exchange, limit).await;
+    let mut attempted = wait(instance, exchange, limit, fetching).await;
     match logged {
         None => attempted.log = None,
         Some(id) if attempted.log.is_none() && !instance.takes_calls() => {
@@ -62,13 +64,21 @@ pub(crate) async fn attempt(
     attempted
 }
 
-async fn wait(instance: &Instance, mut exchange: Exchange, limit: Duration) -> Attempted {
+async fn wait(
+    instance: &Instance,
+    mut exchange: Exchange,
+    limit: Duration,
+    fetching: Option<&Fetching>,
+) -> Attempted {
     let answer = tokio::select! {
         biased;
         answer = &mut exchange => answer,
         death = instance.died() => return Attempted::died(death),
         () = tokio::time::sleep(limit + KILL_GRACE) => {
-            instance.overran(exchange);
+            // A function that still waits for its request has nothing to answer for.
+            if fetching.is_none_or(|fetching| !fetching.is_waiting()) {
+                instance.overran(exchange);
+            }
             return Attempted::not(Outcome::TimedOut, "the function did not answer in time");
         }
     };
@@ -80,7 +90,11 @@ async fn wait(instance: &Instance, mut exchange: Exchange, limit: Duration) -> A
         Ok(Exchanged::Switched(_)) => judge(instance, Ok(Answer::Nonsense(UNASKED))).await,
         // Nobody offered a stream for it.
         Ok(Exchanged::Coming(_)) => judge(instance, Err(ExchangeError::TooLarge)).await,
-        Err(error) => judge(instance, Err(error)).await,
+        Err(error) => match fetching.and_then(Fetching::wrong) {
+            // What was to be sent broke off: the function had nothing to answer.
+            Some(wrong) => Attempted::not(Outcome::Failed, wrong.to_string()),
+            None => judge(instance, Err(error)).await,
+        },
     }
 }
 

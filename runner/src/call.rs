@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use funcatron_broker::link::{Delivery, Envelope};
+use funcatron_broker::link::Delivery;
 use funcatron_broker::message::{
-    Call, CallEvent, CallId, EventReply, Offer, Outcome, Reply, ReportEvent, is_ours,
+    Call, CallEvent, CallId, EventReply, Outcome, Reply, ReportEvent, SpilledBody, is_ours,
 };
 use funcatron_crds::RevisionName;
 use http::{HeaderMap, Request};
@@ -24,12 +24,14 @@ use crate::http_stream::body::RequestBody;
 use crate::http_stream::client::{Connection, Keep};
 use crate::http_stream::contract::{Contract, Through};
 use crate::instance::{Breakage, Instance};
-use crate::line::{Line, Lines};
+use crate::line::Lines;
 use crate::log;
 use crate::producer::Producer;
 use crate::session::{Identity, News, Session, now_ms};
 use crate::settler::{Last, LastWord};
 use crate::slots::Lane;
+use crate::spilled::Bodies;
+use crate::work::{Asker, Work};
 
 /// A delivery that is to run.
 #[derive(Debug)]
@@ -39,36 +41,6 @@ pub(crate) struct Job {
     /// Of a call that nobody waits for.
     attempt: Option<Attempt>,
     unsettled: Unsettled,
-}
-
-#[derive(Debug)]
-enum Work {
-    Call(Box<Call>),
-    Event(Box<Envelope>),
-}
-
-impl Work {
-    /// The stream that its gateway offers; where nobody waits, nobody offers one.
-    fn take_offer(&mut self, lane: Lane) -> Option<(CallId, Offer)> {
-        match self {
-            Self::Call(call) if lane == Lane::Sync => Some(call.id).zip(call.direct.take()),
-            Self::Call(_) | Self::Event(_) => None,
-        }
-    }
-
-    fn asker(&self) -> Option<Asker> {
-        match self {
-            Self::Call(call) => Asker::of(call),
-            Self::Event(_) => None,
-        }
-    }
-
-    fn producer(&self) -> Option<Producer> {
-        match self {
-            Self::Call(_) => None,
-            Self::Event(event) => Producer::of(event),
-        }
-    }
 }
 
 /// One attempt that is to be made.
@@ -85,16 +57,6 @@ struct One {
 struct Unsettled {
     delivery: Delivery,
     session: Arc<Session>,
-}
-
-/// Who waits for what became of a call.
-#[derive(Debug)]
-struct Asker {
-    id: CallId,
-    attempt: u32,
-    reply_to: String,
-    /// The line on which the reply goes, where there is one.
-    line: Option<Line>,
 }
 
 /// What is to be told and done about a delivery that does not run, or has run.
@@ -165,13 +127,6 @@ fn delivered(delivery: &Delivery) -> u32 {
     delivery.delivery_count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
 }
 
-impl Asker {
-    fn of(call: &Call) -> Option<Self> {
-        let reply_to = call.reply_to.clone()?;
-        Some(Self { id: call.id, attempt: call.attempt, reply_to, line: None })
-    }
-}
-
 impl Settlement {
     fn refused(
         unsettled: Unsettled,
@@ -210,6 +165,17 @@ impl Job {
         Some((self.attempt.as_ref()?, call.claimant.as_deref()?, &self.unsettled.session))
     }
 
+    /// The body that is to be fetched, until when, and with whose session the delivery ends.
+    pub(crate) fn to_fetch(&self) -> Option<(&SpilledBody, u64, &Arc<Session>)> {
+        let Work::Call(call) = &self.work else { return None };
+        Some((call.spilled.as_ref()?, call.deadline_ms, &self.unsettled.session))
+    }
+
+    /// Whether somebody else is asked before it may wait for a slot.
+    pub(crate) fn asks_first(&self) -> bool {
+        self.to_claim().is_some() || self.to_fetch().is_some()
+    }
+
     /// What is done with a delivery of which nobody is told but the broker.
     pub(crate) fn silently(self, last_word: LastWord) -> Settlement {
         Settlement::silent(self.unsettled, last_word)
@@ -236,6 +202,7 @@ pub(crate) struct Caller {
     pub revision: RevisionName,
     pub gateways: Arc<Gateways>,
     pub lines: Arc<Lines>,
+    pub bodies: Bodies,
     pub events: EventTerms,
 }
 
@@ -288,7 +255,7 @@ impl Caller {
         delivery: &Delivery,
     ) -> (Option<Asker>, Attempted) {
         let One { lane, mut work, logged, limit } = one;
-        let offered = work.take_offer(lane);
+        let (offered, spilled) = (work.take_offer(lane), work.take_spilled());
         let line = offered.as_ref().and_then(|(id, offer)| self.lines.to(*id, offer));
         let (asker, mut request) = Self::request_of(instance.contract(), work, delivery, limit);
         let asker = asker.map(|asker| Asker { line, ..asker });
@@ -296,8 +263,16 @@ impl Caller {
             if logged.is_some() {
                 log::ask(request.headers_mut());
             }
-            let exchange = instance.exchange(connection, request.map(RequestBody::from), Keep::Whole);
-            return (asker, attempt(instance, exchange, limit, logged).await);
+            let mut request = request.map(RequestBody::from);
+            let (fetching, limit) = match Box::pin(self.fetch(spilled, limit)).await {
+                Ok(fetched) => fetched,
+                Err(attempted) => return (asker, attempted),
+            };
+            if let Some(fetching) = &fetching {
+                *request.body_mut() = RequestBody::Fetched(Arc::clone(fetching));
+            }
+            let exchange = instance.exchange(connection, request, Keep::Whole);
+            return (asker, attempt(instance, exchange, limit, logged, fetching.as_deref()).await);
         };
         let gateways = &self.gateways;
         let line = asker.as_ref().and_then(|asker| asker.line.clone());

@@ -71,9 +71,15 @@ impl Drop for Waiting<'_> {
 }
 
 impl Caller {
+    /// Comes back with a delivery of which nobody needs to be asked any more: it may wait for a slot.
+    pub(crate) async fn clear(&self, job: Job, no_more: CancellationToken) -> Option<Job> {
+        let job = self.claim(job, no_more.clone()).await?;
+        self.until_body(job, no_more).await
+    }
+
     /// Comes back with a delivery that is to be run; any other is settled, or goes back with its session. Once no
     /// question is to wait any more, it is given back.
-    pub(crate) async fn claim(&self, job: Job, no_more: CancellationToken) -> Option<Job> {
+    async fn claim(&self, job: Job, no_more: CancellationToken) -> Option<Job> {
         let Some((attempt, claimant, session)) = job.to_claim() else { return Some(job) };
         let verdict = tokio::select! {
             biased;

@@ -64,12 +64,14 @@ pub(crate) async fn run(
     let draining = CancellationToken::new();
     let (identity, cancelled) = (Arc::clone(&links.identity), Arc::clone(&links.cancelled));
     let (gateways, lines) = (Arc::clone(&links.gateways), Arc::clone(&links.lines));
+    let bodies = links.bodies.clone();
     let hosting = Hosting {
         caller: Arc::new(Caller {
             identity,
             cancelled,
             gateways,
             lines,
+            bodies,
             events,
             revision: subject.revision.clone(),
         }),

@@ -33,9 +33,11 @@ mod session;
 mod settler;
 mod shared;
 mod slots;
+mod spilled;
 mod taker;
 mod tap;
 mod wake;
+mod work;
 
 use std::io;
 use std::path::PathBuf;

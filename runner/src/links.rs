@@ -16,6 +16,7 @@ use crate::cancelled::Cancelled;
 use crate::direct::Gateways;
 use crate::line::Lines;
 use crate::session::{Identity, Session, Sessions, now_ms};
+use crate::spilled::Bodies;
 
 /// A frozen broker must not hold up a shutdown.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,6 +37,7 @@ pub(crate) struct Links {
     pub cancelled: Arc<Cancelled>,
     pub gateways: Arc<Gateways>,
     pub lines: Arc<Lines>,
+    pub bodies: Bodies,
     sessions: watch::Sender<Option<Arc<Session>>>,
     /// Ends the last session, once everything in hand is settled.
     finished: CancellationToken,
@@ -58,8 +60,15 @@ impl Drop for Begun {
 impl Links {
     pub(crate) fn new(identity: Arc<Identity>) -> Self {
         let (sessions, _) = watch::channel(None);
-        let (cancelled, gateways, lines) = (Arc::default(), Gateways::new(), Lines::new());
-        Self { identity, cancelled, gateways, lines, sessions, finished: CancellationToken::new() }
+        Self {
+            identity,
+            cancelled: Arc::default(),
+            gateways: Gateways::new(),
+            lines: Lines::new(),
+            bodies: Bodies::new(),
+            sessions,
+            finished: CancellationToken::new(),
+        }
     }
 
     pub(crate) fn sessions(&self) -> Sessions {

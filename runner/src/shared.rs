@@ -347,7 +347,8 @@ impl Shared {
     fn caller(&self, revision: &RevisionName, events: EventTerms) -> Caller {
         let (identity, cancelled) = (Arc::clone(&self.links.identity), Arc::clone(&self.links.cancelled));
         let (gateways, lines) = (Arc::clone(&self.links.gateways), Arc::clone(&self.links.lines));
-        Caller { identity, cancelled, gateways, lines, events, revision: revision.clone() }
+        let (bodies, revision) = (self.links.bodies.clone(), revision.clone());
+        Caller { identity, cancelled, gateways, lines, bodies, events, revision }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Takes the deliveries of one hosted revision, over as many broker links as it lives.
 //!
 //! Owns the revision's slots and its two consumers. Calls run within this task, at no task of their own each, and are
-//! asked for there where the ledger has a word on them, before they wait for a slot.
+//! asked for there where the ledger or the object store has a word on them, before they wait for a slot.
 //! Never brings a function up and never unloads one: it is told the phase.
 
 use std::sync::Arc;
@@ -56,8 +56,8 @@ enum Done {
     Back(Box<Job>),
     /// It was settled, and had none.
     Settled,
-    /// The ledger has said that it is to run: it waits for a slot.
-    Claimed(Box<Job>),
+    /// Whoever was asked has said that it is to run: it waits for a slot.
+    Cleared(Box<Job>),
 }
 
 /// Takes deliveries until there is a reason not to, beginning with those already `held`.
@@ -223,7 +223,7 @@ impl Taker {
                 self.durable.0.iter_mut().for_each(Tap::look_at_session);
             }
             Step::Done(Done::Settled) => {}
-            Step::Done(Done::Claimed(job)) => self.slots.hold(job.lane(), *job),
+            Step::Done(Done::Cleared(job)) => self.slots.hold(job.lane(), *job),
             Step::Done(Done::Ran) => self.release(),
             Step::Done(Done::Back(job)) => {
                 self.release();
@@ -245,7 +245,7 @@ impl Taker {
 
     fn delivered(&mut self, lane: Lane, delivery: Delivery, session: Arc<Session>) {
         match take(lane, delivery, session, self.hosting.caller.events) {
-            Taken::Run(job) if job.to_claim().is_some() => self.claim(job),
+            Taken::Run(job) if job.asks_first() => self.ask(job),
             Taken::Run(job) => self.slots.hold(lane, job),
             Taken::Settle(settlement) => {
                 let caller = Arc::clone(&self.hosting.caller);
@@ -257,11 +257,11 @@ impl Taker {
         }
     }
 
-    fn claim(&mut self, job: Job) {
+    fn ask(&mut self, job: Job) {
         let (caller, ends) = (Arc::clone(&self.hosting.caller), self.ends.clone());
         self.in_flight.push(Box::pin(async move {
-            match caller.claim(job, ends).await {
-                Some(job) => Done::Claimed(Box::new(job)),
+            match caller.clear(job, ends).await {
+                Some(job) => Done::Cleared(Box::new(job)),
                 None => Done::Settled,
             }
         }));

@@ -239,7 +239,7 @@ async fn an_unknown_wire_version_is_answered_so() {
     let call = stage.gateway.call("newer");
     let id = call.id;
     let mut envelope = call.to_envelope().unwrap();
-    envelope.headers.insert("fn-wire", HeaderValue::Int(3));
+    envelope.headers.insert("fn-wire", HeaderValue::Int(4));
     stage.gateway.send_envelope(&stage.gateway.queue(), envelope).await;
     let reply = stage.gateway.reply(id).await;
     assert_eq!(reply.outcome, Outcome::BadWire);

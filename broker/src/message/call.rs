@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::{Envelope, HeaderValue, Headers, Properties};
 use crate::link::HEADERS_MAX;
 use crate::message::{
-    CallId, DecodeError, EncodeError, Offer, WIRE_HEADER, WIRE_VERSION, WIRE_VERSION_BODY, check_claimant,
-    fields, http_headers,
+    CallId, DecodeError, EncodeError, Offer, SpilledBody, WIRE_HEADER, WIRE_VERSION, WIRE_VERSION_BODY,
+    WIRE_VERSION_SPILLED, check_claimant, fields, http_headers,
 };
 
 /// AMQP's `type` of a call.
@@ -97,6 +97,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The stream on which its bodies may go past the broker; absent, all goes in messages.
     pub direct: Option<Offer>,
+    /// The body, where it is in the object store and not here: of what waits in a durable queue alone.
+    pub spilled: Option<SpilledBody>,
     /// The HTTP body.
     pub body: Bytes,
 }
@@ -140,6 +142,8 @@ struct Head<'a> {
     params: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     direct: Option<Cow<'a, Offer>>,
+    #[serde(default, rename = "body", skip_serializing_if = "Option::is_none")]
+    spilled: Option<Cow<'a, SpilledBody>>,
 }
 
 /// What is read of a head that makes no sense as a whole.
@@ -171,6 +175,9 @@ impl Call {
     }
 
     fn version(&self) -> i64 {
+        if self.spilled.is_some() {
+            return WIRE_VERSION_SPILLED;
+        }
         let streams = self.direct.as_ref().is_some_and(|offer| offer.body);
         if streams { WIRE_VERSION_BODY } else { WIRE_VERSION }
     }
@@ -193,6 +200,7 @@ impl Call {
             template: self.template.as_deref().map(Cow::from),
             params: params.map(|(name, value)| (name.into(), value.into())).collect(),
             direct: self.direct.as_ref().map(Cow::Borrowed),
+            spilled: self.spilled.as_ref().map(Cow::Borrowed),
         };
         serde_json::to_string(&head).expect("text and numbers are JSON")
     }
@@ -215,7 +223,8 @@ impl Call {
     }
 
     fn read(envelope: Envelope, head: Option<&HeaderValue>) -> Result<Self, DecodeError> {
-        fields::check_versions(&envelope, KIND, &[WIRE_VERSION, WIRE_VERSION_BODY])?;
+        fields::check_versions(&envelope, KIND, &[WIRE_VERSION, WIRE_VERSION_BODY, WIRE_VERSION_SPILLED])?;
+        let is_spilled = envelope.headers.int(WIRE_HEADER) == Some(WIRE_VERSION_SPILLED);
         let Envelope { properties, mut headers, body } = envelope;
         let head: Head<'_> = match head {
             Some(HeaderValue::Text(json)) => serde_json::from_str(json)
@@ -229,6 +238,9 @@ impl Call {
             .map_err(|_| fields::invalid(HEAD, "method is not an HTTP method"))?;
         if head.params.len() > HEADERS_MAX {
             return Err(DecodeError::TooMany(head.params.len()));
+        }
+        if is_spilled && head.spilled.is_none() {
+            return Err(fields::invalid(HEAD, "body is missing"));
         }
         head.claimant.as_deref().map_or(Ok(()), check_claimant)?;
         let params = head.params.into_iter();
@@ -254,6 +266,7 @@ impl Call {
             params: params.map(|(name, value)| (name.into_owned(), value.into_owned())).collect(),
             headers: http,
             direct: head.direct.map(Cow::into_owned),
+            spilled: head.spilled.map(Cow::into_owned),
             body,
         })
     }

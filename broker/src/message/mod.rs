@@ -16,6 +16,7 @@ mod line;
 mod notes;
 mod replies;
 mod reply;
+mod spilled;
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,15 +40,19 @@ pub use line::{
 pub use notes::{Cancel, DurableQueue, MissingQueue, Report, ReportEvent, Wake, WakeKind};
 pub use replies::{Packed, pack};
 pub use reply::{Outcome, Reply, Unread};
+pub use spilled::SpilledBody;
 
 use crate::envelope::Envelope;
 use events::check_claimant;
 
-/// The wire's major version, in `fn-wire` on every message but the calls of [`WIRE_VERSION_BODY`].
+/// The wire's major version, in `fn-wire` on every message but the calls of [`WIRE_VERSION_BODY`] and
+/// [`WIRE_VERSION_SPILLED`].
 pub const WIRE_VERSION: i64 = 1;
 /// The version of a call whose request's body comes over its stream: a runner that knows no streams refuses it, rather
 /// than call the function with an empty body.
 pub const WIRE_VERSION_BODY: i64 = 2;
+/// The version of a call whose body is in the object store: a runner that cannot fetch it refuses the call likewise.
+pub const WIRE_VERSION_SPILLED: i64 = 3;
 /// The header that carries it.
 pub const WIRE_HEADER: &str = "fn-wire";
 /// A JSON body of ours is names, digests and a log's tail.

@@ -31,6 +31,7 @@ fn call() -> Call {
         params: vec![("id".to_owned(), "7".to_owned())],
         headers: HeaderMap::from_iter([(CONTENT_TYPE, HttpValue::from_static("text/plain"))]),
         direct: Some(offer(false)),
+        spilled: None,
         body: Bytes::from_static(b"body"),
     }
 }
@@ -206,9 +207,9 @@ fn a_senseless_value_is_named() {
 #[test]
 fn an_unknown_major_version_can_be_answered() {
     let mut envelope = with("attempt", 3.into());
-    envelope.headers.insert("fn-wire", 3);
+    envelope.headers.insert("fn-wire", 4);
     let refused = Call::from_envelope(envelope).unwrap_err();
-    assert_eq!(refused.reason, DecodeError::Wire(3));
+    assert_eq!(refused.reason, DecodeError::Wire(4));
     assert_eq!(refused.id, Some(call().id));
     assert_eq!((refused.reply_to.as_deref(), refused.attempt), (Some("inst.gw.x7"), 3));
 }
@@ -226,6 +227,29 @@ fn a_call_whose_body_is_elsewhere_is_of_a_version_that_old_runners_refuse() {
     let mut envelope = reply().into_envelope().unwrap();
     envelope.headers.insert("fn-wire", 2);
     assert_eq!(Reply::from_envelope(envelope).unwrap_err(), DecodeError::Wire(2));
+}
+
+#[test]
+fn a_call_whose_body_is_in_the_object_store_is_of_a_version_of_its_own() {
+    let spilled = SpilledBody {
+        digest: format!("sha256:{}", "0".repeat(64)),
+        size: 41_943_040,
+        at: "http://gateway/objects/team-a/shop/1?expires=1&signature=00".to_owned(),
+    };
+    let call = Call { spilled: Some(spilled.clone()), body: Bytes::new(), ..call() };
+    let mut envelope = call.to_envelope().unwrap();
+    assert_eq!((envelope.headers.int("fn-wire"), envelope.body.len()), (Some(3), 0));
+    let head: serde_json::Value = serde_json::from_str(envelope.headers.text("fn-call").unwrap()).unwrap();
+    assert_eq!(
+        (&head["body"]["size"], &head["body"]["digest"]),
+        (&41_943_040.into(), &spilled.digest.into())
+    );
+    assert_eq!(Call::from_envelope(envelope.clone()).unwrap(), call);
+    // A function must not be called with the empty body of the message.
+    let without = Call { spilled: None, ..call }.to_envelope().unwrap();
+    envelope.headers.insert("fn-call", without.headers.text("fn-call").unwrap());
+    let refused = Call::from_envelope(envelope).unwrap_err();
+    assert_eq!(refused.reason.to_string(), "fn-call is not valid: body is missing");
 }
 
 #[test]
@@ -434,6 +458,7 @@ prop_compose! {
         params in proptest::collection::btree_map("[a-z]{1,20}", ".{0,40}", 0..5),
         headers in http_headers(),
         direct in any::<Option<bool>>(),
+        spilled in proptest::option::of(("[0-9a-f]{64}", any::<u64>(), ".{0,80}")),
         body in proptest::collection::vec(any::<u8>(), 0..200),
     ) -> Call {
         Call {
@@ -445,6 +470,7 @@ prop_compose! {
             params: params.into_iter().collect(),
             headers,
             direct: direct.map(offer),
+            spilled: spilled.map(|(digest, size, at)| SpilledBody { digest, size, at }),
             body: body.into(),
         }
     }

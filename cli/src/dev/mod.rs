@@ -19,7 +19,7 @@ mod screen;
 mod watch;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -28,7 +28,7 @@ use funcatron_broker::names::Installation;
 use funcatron_broker::supervise;
 use funcatron_crds::SigningKey;
 use funcatron_gateway::{Gateway, GatewayConfig, GatewayError, HostPolicy, MemoryBundles, TableStore};
-use funcatron_ledger::{AllowList, CallbackConfig, Ledger, LedgerConfig};
+use funcatron_ledger::{AllowList, CallbackConfig, Ledger, LedgerConfig, ObjectsAddress, ObjectsConfig};
 use notify::RecursiveMode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,9 @@ pub(crate) use screen::show_end;
 
 /// Words on their way to the screen; they come one per change of a Fn.
 const WORDS_MAX: usize = 1_000;
+
+/// Large bodies of calls that wait; a laptop's temporary folder has other guests.
+const OBJECTS_BYTES_MAX: u64 = 4 << 30;
 
 /// What is told of a user's own broker, whose policies are nobody's here to keep.
 const WITHOUT_POLICIES: &str = "on a broker of your own a failed call is tried again at once: spec.async.retry.backoff \
@@ -110,13 +113,16 @@ pub(crate) async fn run(args: DevArgs, shutdown: CancellationToken) -> anyhow::R
     // A folder without manifests is told before anything starts.
     manifests::read(&args.path, &schemas)?;
     let broker = Broker::open(args.amqp.as_deref(), &args.path).await?;
-    let ledger = Ledger::bind(ledger_config(broker.installation.clone())?).await?;
-    let config = gateway_config(&args, &ledger)?;
-    let bound = Gateway::bind(config.clone()).await.map_err(|error| name_flag(error, &args))?;
     let root = tempfile::Builder::new()
         .prefix("fdev")
         .tempdir()
-        .context("cannot make a folder for sockets and code")?;
+        .context("cannot make a folder for sockets, code and large bodies")?;
+    let key = SigningKey::new(&rand::random::<[u8; 32]>())?;
+    let mut ledger =
+        Ledger::bind(ledger_config(broker.installation.clone(), root.path(), key.clone())?).await?;
+    let config = gateway_config(&args, &ledger, key);
+    let bound = Gateway::bind(config.clone()).await.map_err(|error| name_flag(error, &args))?;
+    ledger.set_gateway_base(bound.internal_base());
 
     let mut look = Look::new(&args, schemas, broker.installation.clone())?;
     let mut next = Some(look.look()?);
@@ -238,16 +244,18 @@ async fn keep_control(
     Some((broker, control.into_inner().drain().await))
 }
 
-/// A laptop's callbacks may go to the laptop.
-fn ledger_config(installation: Installation) -> anyhow::Result<LedgerConfig> {
+/// A laptop's callbacks may go to the laptop, and its calls' large bodies into a folder that goes with `dev`.
+fn ledger_config(installation: Installation, root: &Path, key: SigningKey) -> anyhow::Result<LedgerConfig> {
     let config = LedgerConfig::in_memory(installation);
     let callbacks = CallbackConfig { allow: AllowList::parse(OWN_HOST)?, ..config.callbacks.clone() };
-    Ok(LedgerConfig { callbacks, ..config })
+    let store = ObjectsAddress::Folder(root.join("objects"));
+    let objects = ObjectsConfig { store, bytes_max: OBJECTS_BYTES_MAX, gateway_base: String::new(), key };
+    Ok(LedgerConfig { callbacks, objects: Some(objects), ..config })
 }
 
-fn gateway_config(args: &DevArgs, ledger: &Ledger) -> anyhow::Result<GatewayConfig> {
+fn gateway_config(args: &DevArgs, ledger: &Ledger, signing_key: SigningKey) -> GatewayConfig {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    Ok(GatewayConfig {
+    GatewayConfig {
         public: local(args.port),
         internal: local(args.invoke_port),
         ops: local(0),
@@ -255,10 +263,10 @@ fn gateway_config(args: &DevArgs, ledger: &Ledger) -> anyhow::Result<GatewayConf
         internal_base: String::new(),
         direct_at: String::new(),
         ledger_url: Some(format!("http://{}", ledger.api_addr())),
-        signing_key: SigningKey::new(&rand::random::<[u8; 32]>())?,
+        signing_key,
         serve_by_host: HostPolicy::Dev,
         limits: funcatron_gateway::Limits::default(),
-    })
+    }
 }
 
 /// Says which flag chooses another port.

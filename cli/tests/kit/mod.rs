@@ -1,6 +1,8 @@
 //! A `funcatron dev` under test: the real binary with real interpreters, what it prints, and requests to it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod spill;
+
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

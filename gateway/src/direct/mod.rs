@@ -28,6 +28,7 @@ use crate::headers;
 use crate::pending::{Beside, OpenError, Opened};
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
 use crate::response::{ResponseBody, is_bodyless};
+use crate::spill::Spilled;
 use crate::submission::Destination;
 
 pub(crate) use answer::{AnswerBody, DirectAnswer, Held};
@@ -45,6 +46,8 @@ pub(crate) struct Received {
     pub(crate) is_beside: bool,
     /// What goes past it.
     pub(crate) upload: Option<UploadOwner>,
+    /// What is in the object store.
+    pub(crate) spilled: Option<Spilled>,
     /// What the message's body holds of the memory for bodies.
     pub(crate) _share: Share,
 }
@@ -64,13 +67,14 @@ pub(crate) async fn receive(
             body: Bytes::new(),
             is_beside: false,
             upload,
+            spilled: None,
             _share: Share::none(&core.budget),
         });
     }
     let limit = limit.min(MESSAGE_BODY_BYTES_MAX);
     let (body, share) = body::read(body, limit, &core.budget, core.body_times()).await?;
     let is_beside = direct == Direct::Auto && body.len() as u64 > LINE_BODY_BYTES_MIN;
-    Ok(Received { body, is_beside, upload: None, _share: share })
+    Ok(Received { body, is_beside, upload: None, spilled: None, _share: share })
 }
 
 /// Whether a body goes over a stream of its own, where the Route does not decide: what neither a message nor a line

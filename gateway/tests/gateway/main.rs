@@ -9,6 +9,7 @@ mod detached;
 mod direct;
 mod lines;
 mod operation;
+mod spill;
 mod streams;
 mod support;
 mod tenancy;

@@ -132,7 +132,11 @@ impl Fixture {
     }
 
     pub(crate) async fn with(policy: HostPolicy, limits: Limits) -> Self {
-        let fixture = Self::unready(policy, limits).await;
+        Self::of(config(policy, limits)).await
+    }
+
+    pub(crate) async fn of(config: GatewayConfig) -> Self {
+        let fixture = Self::bound(config).await;
         fixture.tables.mark_synced();
         let ops = fixture.ops;
         eventually(async || get(ops, "ops", "/readyz").await.status == 200).await;
@@ -140,8 +144,11 @@ impl Fixture {
     }
 
     pub(crate) async fn unready(policy: HostPolicy, limits: Limits) -> Self {
+        Self::bound(config(policy, limits)).await
+    }
+
+    async fn bound(config: GatewayConfig) -> Self {
         let broker = Broker::default();
-        let config = config(policy, limits);
         let tables = Arc::new(TableStore::new(&installation(), config.own_host()));
         tables.put_app("team-a", "shop", Some(app("00000001"))).unwrap();
         tables.put_route("team-a", "site", Some(site())).unwrap();

@@ -5,7 +5,7 @@
 
 pub(crate) mod document;
 mod list;
-mod problem;
+pub(crate) mod problem;
 mod result;
 
 use std::sync::Arc;
@@ -236,6 +236,7 @@ async fn retry(State(core): Shared, Path(of): OfCall, request: Parts) -> Result<
         RepeatError::NoQueue => Problem::NoDurableQueue,
         RepeatError::Full => Problem::QueueFull,
         RepeatError::Publish(_) => Problem::BrokerAway,
+        RepeatError::Body(error) => error.into(),
     })?;
     let (namespace, app, _) = &of;
     let location = format!("/v1/namespaces/{namespace}/apps/{app}/calls/{id}");
@@ -298,6 +299,7 @@ async fn redrive_dead(
     let moved = moved.map_err(|error| match error {
         RedriveError::NoQueue => Problem::NoDurableQueue,
         RedriveError::Full => Problem::QueueFull,
+        RedriveError::Body(error) => error.into(),
         RedriveError::Broker(_) | RedriveError::Stalled | RedriveError::CutShort => Problem::BrokerAway,
     })?;
     Ok(document::json(StatusCode::OK, &Redriven { moved }))

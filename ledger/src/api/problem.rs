@@ -62,6 +62,16 @@ pub(crate) enum Problem {
     BrokerAway,
     /// The database does not answer.
     DatabaseAway,
+    /// An object's address is forged or too old; says which.
+    NotSigned(String),
+    /// No such object.
+    NoObject,
+    /// Nobody may write an object as long as that; says how long it may be.
+    ObjectTooLarge(u64),
+    /// The object store has no room for it.
+    ObjectsFull,
+    /// The object store does not answer.
+    ObjectsAway,
 }
 
 #[derive(Serialize)]
@@ -104,12 +114,18 @@ impl Problem {
             Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue-full", "Queue full"),
             Self::BrokerAway => (S::SERVICE_UNAVAILABLE, "broker-away", "Broker away"),
             Self::DatabaseAway => (S::SERVICE_UNAVAILABLE, "database-away", "Database away"),
+            Self::NotSigned(_) => (S::FORBIDDEN, "forbidden", "Forbidden"),
+            Self::NoObject => (S::NOT_FOUND, "no-object", "No such object"),
+            Self::ObjectTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
+            Self::ObjectsFull => (S::INSUFFICIENT_STORAGE, "objects-full", "Object store full"),
+            Self::ObjectsAway => (S::SERVICE_UNAVAILABLE, "objects-away", "Object store away"),
         }
     }
 
     fn detail(&self) -> String {
         let text: &str = match self {
-            Self::BadRequest(why) => why,
+            Self::BadRequest(why) | Self::NotSigned(why) => why,
+            Self::ObjectTooLarge(bytes_max) => return format!("an object has at most {bytes_max} bytes"),
             Self::Ended(_, status) => return format!("the call has ended already: {status}"),
             Self::NotRepeatable(_, why) => why,
             Self::Failed(_, Some(why)) | Self::TimedOut(_, Some(why)) | Self::Dead(_, Some(why)) => why,
@@ -137,6 +153,9 @@ impl Problem {
             Self::QueueFull => "the function's queue takes no more calls now",
             Self::BrokerAway => "the message broker is away; nothing was sent",
             Self::DatabaseAway => "the ledger's database does not answer",
+            Self::NoObject => "no body of this call is kept",
+            Self::ObjectsFull => "as many bodies are kept as there is room for, of this App or of all",
+            Self::ObjectsAway => "the object store does not answer",
         };
         text.to_owned()
     }

@@ -142,6 +142,7 @@ fn call(app: &str, fn_name: &str, known: KnownFn, notice: &Notice, now_ms: u64) 
         // One that was taken unseen is published again under its id.
         claimant: Some(fresh_claimant()),
         direct: None,
+        spilled: None,
         intent: Intent::Invoke,
         method: Method::POST,
         url,

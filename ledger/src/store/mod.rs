@@ -4,6 +4,7 @@
 
 mod address;
 mod fns;
+mod objects;
 mod outbox;
 mod read;
 mod rows;
@@ -19,6 +20,7 @@ use sqlx::{AnyConnection, AnyPool, Executor as _};
 
 pub use address::{AddressError, DatabaseAddress};
 pub use fns::KnownFn;
+pub use objects::Room;
 pub use outbox::{CallbackStatus, DueCallback, Settled, ShownCallback, WaitingApp};
 pub use read::{Call, CallKey, ListQuery, Logs, Page};
 pub use sweep::{Keep, Swept};
@@ -42,7 +44,7 @@ const WRITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Each version of the schema, oldest first. A released one never changes.
-const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 5] = [
     (
         1,
         "calls",
@@ -66,6 +68,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
         "callbacks",
         include_str!("../../migrations/postgres/0004_callbacks.sql"),
         include_str!("../../migrations/sqlite/0004_callbacks.sql"),
+    ),
+    (
+        5,
+        "objects",
+        include_str!("../../migrations/postgres/0005_objects.sql"),
+        include_str!("../../migrations/sqlite/0005_objects.sql"),
     ),
 ];
 

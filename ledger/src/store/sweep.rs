@@ -20,7 +20,7 @@ const CLAIMS_PER_APP_MAX: i64 = 100_000;
 /// Longer than a message waits in any queue that is attended to.
 const CLAIM_LIFE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// A call may wait 168 hours at most; a day more is room for its last attempt and for a ledger that was away.
-const SILENCE_MS: i64 = 8 * 24 * 60 * 60 * 1000;
+pub(super) const SILENCE_MS: i64 = 8 * 24 * 60 * 60 * 1000;
 
 const APPS: &str = "SELECT c.namespace AS namespace, c.app AS app, c.last_number AS last_number, \
      a.retention_ms AS retention_ms FROM app_counters c \
@@ -99,6 +99,7 @@ impl Store {
     /// Keeps the bounds, and gives up on calls of which nothing was heard for 8 days.
     pub async fn sweep(&self, now_ms: u64, keep: &Keep) -> Result<Swept, StoreError> {
         let now_ms = signed(now_ms);
+        self.know_objects().await?;
         let forgotten = self.forget_calls(now_ms, keep).await?;
         let trimmed = self.trim(keep.bytes_per_app_max).await?;
         let silent_ms = now_ms.saturating_sub(SILENCE_MS);

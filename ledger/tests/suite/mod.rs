@@ -3,6 +3,7 @@
 //! `each_rule!` names them all: a database's test file runs the list, so that none is forgotten there.
 
 mod callbacks;
+mod objects;
 mod rules;
 mod sweeps;
 
@@ -15,6 +16,7 @@ use funcatron_ledger::state::CallState;
 use funcatron_ledger::store::{Entry, Store};
 
 pub(crate) use callbacks::*;
+pub(crate) use objects::*;
 pub(crate) use rules::*;
 pub(crate) use sweeps::*;
 
@@ -55,6 +57,8 @@ macro_rules! each_rule {
             an_app_has_so_many_callbacks_waiting,
             callbacks_go_with_their_call_and_stop_with_their_app,
             a_call_that_is_given_up_on_tells_its_failure,
+            an_object_is_kept_for_as_long_as_its_call_may_need_it,
+            objects_have_so_much_room_of_an_app_and_of_all,
             the_schema_may_be_brought_up_to_date_again,
         }
     };

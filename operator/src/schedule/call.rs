@@ -97,6 +97,7 @@ pub fn call(occasion: Occasion<'_>, id: CallId, firing: Firing, now: Timestamp) 
         attempts_max,
         claimant: claimant.map(str::to_owned),
         direct: None,
+        spilled: None,
         intent: Intent::Invoke,
         method: Method::POST,
         url: url.to_owned(),

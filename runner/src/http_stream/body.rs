@@ -1,4 +1,5 @@
-//! What a function is sent as its request's body: what came in the message, or what still comes over a stream.
+//! What a function is sent as its request's body: what came in the message, or what still comes over a stream or out of
+//! the object store.
 //! Never buffers.
 
 use std::pin::Pin;
@@ -13,6 +14,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::spilled::Fetching;
+
 /// The gateway broke the body off.
 #[derive(Debug, thiserror::Error)]
 #[error("the request's body broke off")]
@@ -25,6 +28,8 @@ pub(crate) enum RequestBody {
     Whole(Full<Bytes>),
     /// It comes as the function takes it.
     Coming(Arc<Inflow>),
+    /// Likewise, out of the object store.
+    Fetched(Arc<Fetching>),
 }
 
 impl From<Full<Bytes>> for RequestBody {
@@ -46,6 +51,7 @@ impl Body for RequestBody {
                 Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|no| match no {})))
             }
             Self::Coming(inflow) => inflow.poll(cx),
+            Self::Fetched(fetching) => fetching.poll(cx),
         }
     }
 
@@ -53,7 +59,7 @@ impl Body for RequestBody {
         match self {
             Self::Whole(body) => body.is_end_stream(),
             // Asked for again and again, since a break is told from an end there.
-            Self::Coming(_) => false,
+            Self::Coming(_) | Self::Fetched(_) => false,
         }
     }
 
@@ -61,6 +67,7 @@ impl Body for RequestBody {
         match self {
             Self::Whole(body) => body.size_hint(),
             Self::Coming(inflow) => inflow.body.lock().size_hint(),
+            Self::Fetched(fetching) => SizeHint::with_exact(fetching.size()),
         }
     }
 }

@@ -31,6 +31,7 @@ pub(in crate::http_stream) fn call(intent: Intent) -> Call {
         params: vec![("id".into(), "7".into())],
         headers,
         direct: None,
+        spilled: None,
         body: Bytes::from_static(b"{}"),
     }
 }

@@ -102,6 +102,7 @@ impl Gateway {
             params: vec![],
             headers,
             direct: None,
+            spilled: None,
             body: Bytes::copy_from_slice(body.as_bytes()),
         }
     }

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::link::HEADERS_MAX;
-use crate::message::{Call, Intent};
+use crate::message::{Call, Intent, SpilledBody};
 use crate::topology::DELIVERY_LIMIT;
 
 /// Of a body: enough for nearly every JSON request, and four of them fit one AMQP message.
@@ -24,6 +24,8 @@ const URL_BYTES_KEPT: usize = 8 * 1024;
 const PARAMS_BYTES_KEPT: usize = 8 * 1024;
 /// The longest that a Fn lets its calls wait, which its resource bounds.
 const AGE_MAX_MS: u64 = 168 * 3_600_000;
+/// `sha256:` and its digits.
+const DIGEST_BYTES_MAX: usize = 71;
 /// What stands in place of a credential.
 const REDACTED: &str = "[redacted]";
 /// Headers that carry credentials by their definition or by wide use.
@@ -42,9 +44,12 @@ pub struct RecordedBody {
     /// How long it was.
     #[serde(default)]
     pub body_bytes: u64,
-    /// Whether that is more than is kept.
+    /// Whether that is more than is kept here.
     #[serde(default)]
     pub truncated: bool,
+    /// Of one that stands whole in the object store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// What was asked for.
@@ -113,12 +118,19 @@ impl RecordedBody {
         let kept = body.len().min(BODY_BYTES_KEPT);
         // A copy, so that a small part does not hold a large body in memory.
         let bytes = if kept < body.len() { Bytes::copy_from_slice(&body[..kept]) } else { body.clone() };
-        Self { bytes, body_bytes: body.len() as u64, truncated: kept < body.len() }
+        Self { bytes, body_bytes: body.len() as u64, truncated: kept < body.len(), digest: None }
+    }
+
+    /// One that is in the object store.
+    pub fn spilled(body: &SpilledBody) -> Self {
+        let SpilledBody { digest, size, at: _ } = body;
+        Self { bytes: Bytes::new(), body_bytes: *size, truncated: true, digest: Some(digest.clone()) }
     }
 
     /// One that went past whoever tells of it, with its length where that was declared.
     pub fn unkept(length: Option<u64>) -> Self {
-        Self { bytes: Bytes::new(), body_bytes: length.unwrap_or(0), truncated: length != Some(0) }
+        let truncated = length != Some(0);
+        Self { bytes: Bytes::new(), body_bytes: length.unwrap_or(0), truncated, digest: None }
     }
 
     fn bounded(self) -> Self {
@@ -127,6 +139,7 @@ impl RecordedBody {
             truncated: self.truncated || cut.truncated,
             body_bytes: self.body_bytes.max(cut.body_bytes),
             bytes: cut.bytes,
+            digest: self.digest.filter(|digest| digest.len() <= DIGEST_BYTES_MAX),
         }
     }
 }
@@ -139,7 +152,7 @@ impl RecordedRequest {
             method: call.method.as_str().to_owned(),
             url: call.url.clone(),
             headers,
-            body: RecordedBody::of(&call.body),
+            body: call.spilled.as_ref().map_or_else(|| RecordedBody::of(&call.body), RecordedBody::spilled),
             cut,
             intent: call.intent,
             timeout: call.timeout_ms,

@@ -149,6 +149,7 @@ fn a_recorded_request_knows_the_attempts_and_the_age_of_its_call() {
         attempts_max: Some(7),
         claimant: None,
         direct: None,
+        spilled: None,
         intent: Intent::Invoke,
         method: http::Method::POST,
         url: "http://shop.example.com/mail".to_owned(),

@@ -1,0 +1,11 @@
+-- Bodies in the object store, each from before its first byte is written: what it takes there, since when, and whether
+-- its call was known once.
+CREATE TABLE objects (
+    namespace TEXT NOT NULL,
+    app TEXT NOT NULL,
+    call_id TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    at_ms BIGINT NOT NULL,
+    known BIGINT NOT NULL,
+    PRIMARY KEY (namespace, app, call_id)
+);
