@@ -7,7 +7,7 @@ use std::fmt;
 /// Instructions by the name of what they were counted in.
 pub(super) type Counts = BTreeMap<String, u64>;
 
-/// What a count may differ by without a word: far above what hash seeds and the kernel's timing change (0.2 %), and
+/// What a count may differ by without a word: far above what hash seeds and the kernel's timing change (0.5 %), and
 /// below what somebody would notice in a profile.
 const PERCENT_MAX: u64 = 3;
 /// The trailer of a commit that grants a rise.
