@@ -254,20 +254,37 @@ async fn a_gateway_that_takes_nothing_gets_its_replies_through_the_broker() {
     stage.stop().await;
 }
 
+/// Sends calls whose answers are more than the sockets between runner and gateway hold.
+async fn send_much(stage: &Stage) -> Vec<CallId> {
+    let mut sent = Vec::new();
+    for _ in 0..200 {
+        sent.push(stage.send(&"x".repeat(60_000)).await);
+    }
+    sent
+}
+
 #[tokio::test]
 async fn a_gateway_that_reads_nothing_gets_its_replies_through_the_broker() {
     let mut stage = stage(128).await;
     let line = stage.line().await;
-    // More than the sockets between them hold.
-    let large = "x".repeat(60_000);
-    let mut sent = Vec::new();
-    for _ in 0..200 {
-        sent.push(stage.send(&large).await);
-    }
-    for id in sent {
-        assert_eq!(stage.gateway.reply(id).await.body.len(), large.len());
+    for id in send_much(&stage).await {
+        assert_eq!(stage.gateway.reply(id).await.body.len(), 60_000);
     }
     drop(line);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_line_that_breaks_with_replies_yet_to_be_written_loses_none() {
+    let mut stage = stage(128).await;
+    let line = stage.line().await;
+    let sent = send_much(&stage).await;
+    let many = "as many have run as there are slots";
+    eventually(many, async || stage.function.seen().len() >= 128 && stage.function.running() == 0).await;
+    drop(line);
+    for id in sent {
+        assert_eq!(stage.gateway.reply(id).await.body.len(), 60_000);
+    }
     stage.stop().await;
 }
 
