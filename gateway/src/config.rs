@@ -84,7 +84,7 @@ pub struct Limits {
     pub app_in_flight_max: usize,
     /// Calls at once of one Fn, so that one Fn cannot take its App's places.
     pub fn_in_flight_max: usize,
-    /// Open connections of one listener; an idle one costs about 8 KiB.
+    /// Open connections of one listener; an idle one costs about 12 KiB.
     pub connections_max: usize,
     /// Bodies held in memory, all together: requests until answered, answers until written.
     pub buffered_bytes_max: u64,
@@ -104,7 +104,7 @@ pub struct Limits {
     /// The longest silence on a runner's stream, in both directions together: as long as Envoy's, so that events may be
     /// minutes apart.
     pub stream_idle_timeout: Duration,
-    /// Runners' streams at once; each holds up to some 512 KiB in buffers and windows.
+    /// Runners' streams at once; each holds up to some 1 MiB in buffers and windows, where its client stands still.
     pub streams_max: usize,
     /// Runners' streams of one App, so that its clients who stay for events leave room for others.
     pub app_streams_max: usize,

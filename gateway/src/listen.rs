@@ -35,10 +35,10 @@ const STREAMS_MAX: u32 = 256;
 const BUFFER_FACTOR: usize = 2;
 /// What HTTP/2 flow control lets a client send ahead on one stream, and on one connection: bounds what is buffered
 /// before a body counts.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// A large body comes in frames of this size: four times the default, a quarter of the work.
-const FRAME_BYTES_MAX: u32 = 64 << 10;
+const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// An HTTP/2 client that is silent this long is asked whether it lives …
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// … and has this long to say so.

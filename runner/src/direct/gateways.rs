@@ -20,14 +20,14 @@ use tracing::debug;
 use super::outgoing::{Outgoing, Sender, outgoing};
 
 /// What a gateway may send ahead on one stream.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 /// Streams on one connection: as many as fit its window together, so that none that is slow keeps another waiting.
 const STREAMS_MAX: usize = 8;
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
 /// A large body comes in frames of this size: four times the default, a quarter of the work.
-const FRAME_BYTES_MAX: u32 = 64 << 10;
+const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// What waits to be written on one stream.
-const SEND_BUFFER_BYTES: usize = 256 << 10;
+const SEND_BUFFER_BYTES: usize = 512 << 10;
 /// Connections to one gateway: with their streams as many as a runner has slots.
 const CONNECTIONS_MAX: usize = 128;
 /// A gateway in the same cluster accepts within milliseconds.
