@@ -85,7 +85,12 @@ impl Links {
         let session = self.sessions.borrow().clone();
         if let Some(session) = session {
             // What is not acknowledged by then is delivered again, and answered `runner-lost`, which nobody waits for.
-            let _ = tokio::time::timeout(FINISH_TIMEOUT, session.settler.finish()).await;
+            let finishing = async {
+                // What is still on a line is said through the broker first.
+                self.lines.end().await;
+                session.settler.finish().await;
+            };
+            let _ = tokio::time::timeout(FINISH_TIMEOUT, finishing).await;
         }
         self.finished.cancel();
     }

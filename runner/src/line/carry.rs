@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::open::Opened;
@@ -119,7 +120,11 @@ impl Line {
 }
 
 /// A line over a connection, and what carries it until it ends; that tells first where the gateway is to be left alone.
-pub(super) fn line(opened: Opened, leave_alone: impl FnOnce()) -> (Line, impl Future<Output = ()>) {
+pub(super) fn line(
+    opened: Opened,
+    stop: CancellationToken,
+    leave_alone: impl FnOnce(),
+) -> (Line, impl Future<Output = ()>) {
     let (orders, ordered) = mpsc::channel(WAITING_MAX);
     let waiting = Arc::<AtomicUsize>::default();
     let carrier = Carrier {
@@ -128,7 +133,7 @@ pub(super) fn line(opened: Opened, leave_alone: impl FnOnce()) -> (Line, impl Fu
         wanted: Mutex::default(),
         waiting: Arc::clone(&waiting),
     };
-    (Line { orders, waiting }, carrier.carry(opened, ordered, leave_alone))
+    (Line { orders, waiting }, carrier.carry(opened, ordered, stop, leave_alone))
 }
 
 struct Carrier {
@@ -146,12 +151,14 @@ impl Carrier {
         self,
         Opened { stream, first }: Opened,
         mut ordered: mpsc::Receiver<Order>,
+        stop: CancellationToken,
         leave_alone: impl FnOnce(),
     ) {
         let (reading, writing) = stream.into_split();
         let ended = tokio::select! {
             ended = self.read(reading, BytesMut::from(first)) => ended,
             ended = self.write(writing, &mut ordered) => ended,
+            () = stop.cancelled() => Err(LineError::Unused),
         };
         let error = match ended {
             Err(error) => error,

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 pub(crate) use carry::{Line, Post};
 
@@ -33,6 +34,7 @@ pub(crate) struct Lines {
     known: Mutex<HashMap<String, State>>,
     ended: CancellationToken,
     _end: DropGuard,
+    tasks: TaskTracker,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,12 @@ enum State {
 impl Lines {
     pub(crate) fn new() -> Arc<Self> {
         let ended = CancellationToken::new();
-        Arc::new(Self { known: Mutex::default(), _end: ended.clone().drop_guard(), ended })
+        Arc::new(Self {
+            known: Mutex::default(),
+            _end: ended.clone().drop_guard(),
+            ended,
+            tasks: TaskTracker::new(),
+        })
     }
 
     /// The line to the gateway that offers, if it is open. A call that finds none helps to open one.
@@ -55,13 +62,13 @@ impl Lines {
         let mut known = self.known.lock();
         match known.get(&offer.at) {
             Some(State::Open(line)) if line.is_open() => return Some(line.clone()),
-            Some(State::Opening(openers)) => {
+            Some(State::Opening(openers)) if !openers.is_closed() => {
                 // Full, there is another call to open it with.
                 let _ = openers.try_send((id, offer.token));
                 return None;
             }
             Some(State::Without(until)) if Instant::now() < *until => return None,
-            Some(State::Open(_) | State::Without(_)) => {}
+            Some(_) => {}
             None if known.len() >= GATEWAYS_MAX => {
                 forget(&mut known);
                 return None;
@@ -72,8 +79,15 @@ impl Lines {
         known.insert(offer.at.clone(), State::Opening(openers));
         drop(known);
         let (lines, at, ended) = (Arc::downgrade(self), offer.at.clone(), self.ended.clone());
-        tokio::spawn(async move { ended.run_until_cancelled(keep(lines, at, opener)).await });
+        self.tasks.spawn(keep(lines, at, opener, ended));
         None
+    }
+
+    /// Ends all lines; comes back when whatever they did not bring to its end is with its settler again.
+    pub(crate) async fn end(&self) {
+        self.ended.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     fn leave_alone(&self, at: &str) {
@@ -91,17 +105,17 @@ fn forget(known: &mut HashMap<String, State>) {
     known.retain(|_, state| match state {
         State::Open(line) => line.is_open(),
         State::Without(until) => now < *until,
-        State::Opening(_) => true,
+        State::Opening(openers) => !openers.is_closed(),
     });
 }
 
 /// Opens a line, and carries over it until it ends.
-async fn keep(lines: Weak<Lines>, at: String, openers: mpsc::Receiver<Opener>) {
-    let opened = open::open(&at, openers).await;
+async fn keep(lines: Weak<Lines>, at: String, openers: mpsc::Receiver<Opener>, ended: CancellationToken) {
+    let Some(opened) = ended.run_until_cancelled(open::open(&at, openers)).await else { return };
     let Some(lines) = lines.upgrade() else { return };
     let Some(connection) = opened else { return lines.leave_alone(&at) };
     let (of, gateway) = (Arc::downgrade(&lines), at.clone());
-    let (line, carrying) = carry::line(connection, move || {
+    let (line, carrying) = carry::line(connection, ended, move || {
         of.upgrade().iter().for_each(|lines| lines.leave_alone(&gateway));
     });
     lines.set(&at, State::Open(line));

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::Opener;
 
@@ -49,9 +49,9 @@ async fn ask(
     requests: &mut http1::SendRequest<Empty<Bytes>>,
     openers: &mut mpsc::Receiver<Opener>,
 ) -> Option<Opened> {
-    // What came while there was no connection may be answered by now.
-    while openers.try_recv().is_ok() {}
     loop {
+        // What came before there was a connection, or while the last one was asked with, may be answered by now.
+        while openers.try_recv().is_ok() {}
         let opener = timeout(CALL_WAIT, openers.recv()).await.ok()??;
         let answer = timeout(ASK_TIMEOUT, requests.send_request(request(at, &opener)?)).await.ok()?;
         let answer: Response<Incoming> = answer.ok()?;
@@ -62,7 +62,7 @@ async fn ask(
                 debug!(at, call = %opener.0, "the gateway no longer waits for this call")
             }
             status => {
-                info!(at, %status, "the gateway takes no line; replies go through the broker");
+                debug!(at, %status, "the gateway takes no line; replies go through the broker");
                 return None;
             }
         }
