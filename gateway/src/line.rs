@@ -17,10 +17,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use uuid::Uuid;
 
 use crate::core::{Core, Count};
-use crate::direct::bearer;
+use crate::direct::shown;
 use crate::handover::Handover;
 use crate::pending::{Lender, OpenError};
 use crate::problem::Problem;
@@ -60,8 +59,7 @@ pub(crate) fn open(core: &Arc<Core>, head: &request::Parts) -> Result<Response<R
     check(head)?;
     let limits = &core.config.limits;
     let place = Count::up(&core.lines, limits.lines_max).ok_or(Problem::GatewayBusy)?;
-    let id = head.uri.path().strip_prefix(LINE_PATH).and_then(|id| Uuid::try_parse(id).ok());
-    let lent = id.zip(bearer(&head.headers)).ok_or(OpenError::Void);
+    let lent = shown(head, LINE_PATH).ok_or(OpenError::Void);
     let lent = lent.and_then(|(id, token)| core.pending.lend_line(id, token, limits.app_lines_max));
     let Lender { user, place: of_app } = lent.map_err(|error| match error {
         OpenError::Void => {

@@ -227,14 +227,7 @@ impl Pending {
     pub(crate) fn open(&self, id: Uuid, token: Token, app_streams_max: usize) -> Result<Opened, OpenError> {
         let mut shard = self.shard(id).lock();
         let entry = shard.get_mut(&id).ok_or(OpenError::Void)?;
-        let Stream::Offered(Offered { token: expected, beside, may_switch, counts, has_line: _ }) =
-            &mut entry.stream
-        else {
-            return Err(OpenError::Void);
-        };
-        if *expected != token {
-            return Err(OpenError::Void);
-        }
+        let Offered { beside, may_switch, counts, .. } = entry.offered(token).ok_or(OpenError::Void)?;
         let place = Count::up(&counts.streams, app_streams_max).ok_or(OpenError::Busy)?;
         let beside = std::mem::replace(beside, Beside::Nothing);
         let (may_switch, over) = (*may_switch, CancellationToken::new());
@@ -251,28 +244,20 @@ impl Pending {
     ) -> Result<Lender, OpenError> {
         let mut shard = self.shard(id).lock();
         let entry = shard.get_mut(&id).ok_or(OpenError::Void)?;
-        match &mut entry.stream {
-            Stream::Offered(offered) if offered.token == token && !offered.has_line => {
-                let place = Count::up(&offered.counts.lines, app_lines_max).ok_or(OpenError::Busy)?;
-                offered.has_line = true;
-                Ok(Lender { user: Arc::clone(&entry.user), place })
-            }
-            Stream::Offered(_) | Stream::Open(_) | Stream::Closed => Err(OpenError::Void),
-        }
+        let offered = entry.offered(token).filter(|offered| !offered.has_line).ok_or(OpenError::Void)?;
+        let place = Count::up(&offered.counts.lines, app_lines_max).ok_or(OpenError::Busy)?;
+        offered.has_line = true;
+        Ok(Lender { user: Arc::clone(&entry.user), place })
     }
 
     /// The body of a waiting call, for whoever has its token and is of its App; any number of times, since who asks again
     /// has not got it.
     pub(crate) fn body(&self, id: Uuid, token: Token, user: &str) -> Option<Bytes> {
-        let shard = self.shard(id).lock();
-        let entry = shard.get(&id).filter(|entry| *entry.user == *user)?;
-        match &entry.stream {
-            Stream::Offered(Offered { token: expected, beside: Beside::Whole(body), .. })
-                if *expected == token =>
-            {
-                Some(body.clone())
-            }
-            _ => None,
+        let mut shard = self.shard(id).lock();
+        let entry = shard.get_mut(&id).filter(|entry| *entry.user == *user)?;
+        match &entry.offered(token)?.beside {
+            Beside::Whole(body) => Some(body.clone()),
+            Beside::Nothing | Beside::Upload(_) => None,
         }
     }
 
@@ -319,6 +304,14 @@ impl Pending {
 }
 
 impl Entry {
+    /// What is offered, for whoever has the token.
+    fn offered(&mut self, token: Token) -> Option<&mut Offered> {
+        match &mut self.stream {
+            Stream::Offered(offered) if offered.token == token => Some(offered),
+            Stream::Offered(_) | Stream::Open(_) | Stream::Closed => None,
+        }
+    }
+
     fn judge(&self, sender: Option<&str>, attempt: Option<u32>, answers: bool) -> Settled {
         if sender != Some(&*self.user) {
             return Settled::Forged;

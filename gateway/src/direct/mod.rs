@@ -14,7 +14,7 @@ use funcatron_broker::message::{
     DIRECT_PATH, FN_HAS_BODY, LINE_BODY_BYTES_MAX, LINE_BODY_BYTES_MIN, ReadHeadError, Token, WEBSOCKET,
 };
 use funcatron_crds::Direct;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE};
 use http::{Method, Response, Version, request};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
@@ -117,8 +117,7 @@ pub(crate) fn open(
         core.metrics.direct_refused.inc();
         Problem::Forbidden("no call waits for a stream with this token".to_owned())
     };
-    let id = head.uri.path().strip_prefix(DIRECT_PATH).and_then(|id| Uuid::try_parse(id).ok());
-    let (id, token) = id.zip(bearer(&head.headers)).ok_or_else(void)?;
+    let (id, token) = shown(head, DIRECT_PATH).ok_or_else(void)?;
     let opened = core.pending.open(id, token, core.config.limits.app_streams_max);
     let Opened { attempt, beside, may_switch, over, place: of_app } =
         opened.map_err(|error| match error {
@@ -206,9 +205,11 @@ pub(crate) fn switched(
     response
 }
 
-/// The token that a runner shows.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<Token> {
-    Token::parse(headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?)
+/// The call that a runner names below a path, and the token that it shows.
+pub(crate) fn shown(head: &request::Parts, below: &str) -> Option<(Uuid, Token)> {
+    let id = Uuid::try_parse(head.uri.path().strip_prefix(below)?).ok()?;
+    let token = head.headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+    Some((id, Token::parse(token)?))
 }
 
 #[cfg(test)]
