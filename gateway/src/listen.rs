@@ -37,7 +37,7 @@ const BUFFER_FACTOR: usize = 2;
 /// before a body counts.
 const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// A large body comes in frames of this size: four times the default, a quarter of the work.
+/// A large body comes in frames of this size, sixteen times the default: fewer reads, and less work for each byte.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// An HTTP/2 client that is silent this long is asked whether it lives …
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -171,6 +171,8 @@ impl<H: Handler> Connection<'_, H> {
     async fn serve(self, drain: CancellationToken, abort: CancellationToken) {
         let Self { stream, peer, servers, limits, handler } = self;
         let version = tokio::select! {
+            // A request that came as the drain began is answered.
+            biased;
             version = timeout(limits.head_timeout, version(&stream)) => version,
             () = drain.cancelled() => return,
             () = abort.cancelled() => return,

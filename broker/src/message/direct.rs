@@ -14,8 +14,8 @@ use crate::link::HEADER_BYTES_MAX;
 use crate::message::reply::status_code;
 use crate::message::{DecodeError, EncodeError, http_headers};
 
-/// Bodies above this go past the broker: from here on a stream costs less than what the broker spends on a message that
-/// it can no longer send together with others.
+/// Where a runner has no line, answers above this go over a stream: from here on it costs less than what the broker spends
+/// on a message that it can no longer send together with others.
 pub const DIRECT_BYTES_MIN: u64 = 16 * 1024;
 /// The one protocol that a stream goes on in (RFC 6455).
 pub const WEBSOCKET: &str = "websocket";

@@ -24,7 +24,7 @@ const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 /// Streams on one connection: as many as fit its window together, so that none that is slow keeps another waiting.
 const STREAMS_MAX: usize = 8;
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
-/// A large body comes in frames of this size: four times the default, a quarter of the work.
+/// A large body comes in frames of this size, sixteen times the default: fewer reads, and less work for each byte.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// What waits to be written on one stream.
 const SEND_BUFFER_BYTES: usize = 512 << 10;
