@@ -129,7 +129,7 @@ impl Doorkeeper {
         // A body that drips holds no place; one that would find none is not read.
         drop(core.enter(&to.app, &to.function)?);
         let received = receive(core, &to, id, (head.version, body), detached.is_some()).await;
-        let Received { body, is_beside, upload, spilled, _share } = received?;
+        let Received { payload, _share } = received?;
         let place = core.enter(&to.app, &to.function)?;
         let request::Parts { method, uri, mut headers, .. } = head;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -137,8 +137,7 @@ impl Doorkeeper {
         headers::strip(&mut headers);
         headers::forward(&mut headers, &Forwarded { peer: peer.ip(), host: &host.authority });
         let is_head = method == Method::HEAD;
-        let content = Content { method, url, headers, body, is_beside, upload, spilled, switch };
-        let call = Submission::new(id, to, content);
+        let call = Submission::new(id, to, Content { method, url, headers, payload, switch });
         let source = if self.door == Door::Internal { Source::Invoke } else { Source::Http };
         if let Some(asked) = detached {
             let accepted = Box::pin(detached::accept(core, call, source, asked)).await?;

@@ -41,19 +41,30 @@ pub(crate) struct Destination {
     pub(crate) params: Vec<(String, String)>,
 }
 
+/// A request's body, by the way that it goes.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// In the message.
+    Message(Bytes),
+    /// Past the message: it is here for the runner that asks, as often as it does.
+    Beside(Bytes),
+    /// Past the message, as it comes from its client.
+    Upload(UploadOwner),
+    /// It is in the object store.
+    Spilled(Spilled),
+}
+
+impl Payload {
+    const NOTHING: Self = Self::Message(Bytes::new());
+}
+
 /// What of a request travels.
 #[derive(Debug)]
 pub(crate) struct Content {
     pub(crate) method: Method,
     pub(crate) url: String,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    /// Whether that goes past the message.
-    pub(crate) is_beside: bool,
-    /// The body, where it goes past the message as it comes.
-    pub(crate) upload: Option<UploadOwner>,
-    /// The body, where it is in the object store.
-    pub(crate) spilled: Option<Spilled>,
+    pub(crate) payload: Payload,
     /// Whether it asks to go on as a WebSocket.
     pub(crate) switch: bool,
 }
@@ -68,11 +79,8 @@ pub(crate) struct Submission {
     idempotent: bool,
     /// Whether its bodies may go past the broker.
     streams: bool,
-    /// The body, where it is here and not in the message, …
-    beside: Option<Bytes>,
-    /// … or is still to come.
-    upload: Option<UploadOwner>,
-    spilled: Option<Spilled>,
+    /// What of its body is not in the call's message.
+    payload: Payload,
     switch: bool,
     call: Call,
 }
@@ -110,8 +118,11 @@ impl Submission {
     pub(crate) fn new(id: Uuid, to: Destination, content: Content) -> Self {
         let now_unix_ms = unix_ms();
         let Destination { app, function, intent, policy, operation, template, params } = to;
-        let Content { method, url, headers, body, is_beside, upload, spilled, switch } = content;
-        let (body, beside) = if is_beside { (Bytes::new(), Some(body)) } else { (body, None) };
+        let Content { method, url, headers, payload, switch } = content;
+        let (body, payload) = match payload {
+            Payload::Message(body) => (body, Payload::NOTHING),
+            payload => (Bytes::new(), payload),
+        };
         let timeout_ms = policy.timeout_ms.unwrap_or(function.timeout_ms);
         let clock = Clock::start(Duration::from_millis(timeout_ms));
         let idempotent = is_idempotent(policy, &method, &headers);
@@ -141,7 +152,7 @@ impl Submission {
             spilled: None,
             body,
         };
-        Self { app, function, clock, idempotent, streams, beside, upload, spilled, switch, call }
+        Self { app, function, clock, idempotent, streams, payload, switch, call }
     }
 
     /// Its id, the same on every attempt.
@@ -152,28 +163,37 @@ impl Submission {
     /// Whether it may run again where it is not known to have run: not, once a byte of its body has left. Where it may,
     /// the attempts so far get none any more.
     pub(crate) fn reclaim(&self) -> bool {
-        self.idempotent && self.upload.as_ref().is_none_or(|upload| upload.reclaim(self.call.attempt))
+        self.idempotent
+            && match &self.payload {
+                Payload::Upload(upload) => upload.reclaim(self.call.attempt),
+                Payload::Message(_) | Payload::Beside(_) | Payload::Spilled(_) => true,
+            }
     }
 
-    /// The body that goes past the message, for an answer during which more of it may go.
+    /// The body that is still to come, for an answer during which more of it may go.
     pub(crate) fn take_upload(&mut self) -> Option<UploadOwner> {
-        self.upload.take()
+        match std::mem::replace(&mut self.payload, Payload::NOTHING) {
+            Payload::Upload(upload) => Some(upload),
+            payload => {
+                self.payload = payload;
+                None
+            }
+        }
     }
 
     /// Offers the runner of the next attempt a stream, where it may have one.
     pub(crate) fn offer(&mut self, at: &str) -> Option<Offered> {
-        let upload = self.upload.as_ref();
+        let beside = match &self.payload {
+            Payload::Beside(body) => Beside::Whole(body.clone()),
+            Payload::Upload(upload) => Beside::Upload(upload.share()),
+            Payload::Message(_) | Payload::Spilled(_) => Beside::Nothing,
+        };
         self.call.direct = self.streams.then(|| {
             let (at, token) = (at.to_owned(), Token::fresh());
             let upgrade = self.switch.then(|| WEBSOCKET.to_owned());
-            let line = self.beside.is_some();
-            Offer { at, token, body: upload.is_some() || line, line, upgrade }
+            let line = matches!(beside, Beside::Whole(_));
+            Offer { at, token, body: !matches!(beside, Beside::Nothing), line, upgrade }
         });
-        let beside = match (&self.beside, upload) {
-            (Some(body), _) => Beside::Whole(body.clone()),
-            (None, Some(upload)) => Beside::Upload(upload.share()),
-            (None, None) => Beside::Nothing,
-        };
         let may_switch = self.switch;
         let counts = Arc::clone(&self.app.counts);
         let offered = |Offer { token, .. }: &Offer| Offered {
@@ -216,13 +236,15 @@ impl Submission {
         call.deadline_ms = submitted_ms.saturating_add(age_max_ms.unwrap_or(AGE_DEFAULT_MS));
         call.attempts_max = attempts_max;
         call.persistent = true;
-        call.spilled = self.spilled.as_ref().map(|spilled| spilled.to_message(call.deadline_ms));
+        if let Payload::Spilled(spilled) = &self.payload {
+            call.spilled = Some(spilled.to_message(call.deadline_ms));
+        }
         call.to_envelope()
     }
 
     /// It is in its queue, or may be: its body must not be taken away.
     pub(crate) fn keep_body(&mut self) {
-        if let Some(spilled) = &mut self.spilled {
+        if let Payload::Spilled(spilled) = &mut self.payload {
             spilled.keep();
         }
     }
@@ -230,14 +252,11 @@ impl Submission {
     /// It was accepted.
     pub(crate) fn queued(&self, source: Source) -> CallEvent {
         let mut request = RecordedRequest::of(&self.call);
-        if let Some(body) = &self.beside {
-            request.body = RecordedBody::of(body);
-        }
-        if let Some(upload) = &self.upload {
-            request.body = RecordedBody::unkept(upload.length());
-        }
-        if let Some(spilled) = &self.spilled {
-            request.body.bytes = spilled.first().clone();
+        match &self.payload {
+            Payload::Message(_) => {}
+            Payload::Beside(body) => request.body = RecordedBody::of(body),
+            Payload::Upload(upload) => request.body = RecordedBody::unkept(upload.length()),
+            Payload::Spilled(spilled) => request.body.bytes = spilled.first().clone(),
         }
         let request = Some(Box::new(request));
         self.event(Happened::Queued { source, request, retry_of: None })

@@ -9,7 +9,6 @@ mod upload;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use funcatron_broker::message::{
     DIRECT_PATH, FN_HAS_BODY, LINE_BODY_BYTES_MAX, LINE_BODY_BYTES_MIN, ReadHeadError, Token, WEBSOCKET,
 };
@@ -28,8 +27,7 @@ use crate::headers;
 use crate::pending::{Beside, OpenError, Opened};
 use crate::problem::{FN_CALL_ID, Problem, call_id_value};
 use crate::response::{ResponseBody, is_bodyless};
-use crate::spill::Spilled;
-use crate::submission::Destination;
+use crate::submission::{Destination, Payload};
 
 pub(crate) use answer::{AnswerBody, DirectAnswer, Held};
 pub(crate) use receipt::ReceiptBody;
@@ -41,14 +39,8 @@ use answer::Watch;
 
 /// A request's body as it goes on.
 pub(crate) struct Received {
-    /// What goes in the message, or beside it where that is said.
-    pub(crate) body: Bytes,
-    pub(crate) is_beside: bool,
-    /// What goes past it.
-    pub(crate) upload: Option<UploadOwner>,
-    /// What is in the object store.
-    pub(crate) spilled: Option<Spilled>,
-    /// What the message's body holds of the memory for bodies.
+    pub(crate) payload: Payload,
+    /// What that holds of the memory for bodies.
     pub(crate) _share: Share,
 }
 
@@ -62,19 +54,14 @@ pub(crate) async fn receive(
     let limit = to.app.body_bytes_max;
     let direct = to.policy.direct.unwrap_or_default();
     if is_stream_for(direct, &body) {
-        let upload = Some(UploadOwner::new(body, version, limit)?);
-        return Ok(Received {
-            body: Bytes::new(),
-            is_beside: false,
-            upload,
-            spilled: None,
-            _share: Share::none(&core.budget),
-        });
+        let payload = Payload::Upload(UploadOwner::new(body, version, limit)?);
+        return Ok(Received { payload, _share: Share::none(&core.budget) });
     }
     let limit = limit.min(MESSAGE_BODY_BYTES_MAX);
     let (body, share) = body::read(body, limit, &core.budget, core.body_times()).await?;
     let is_beside = direct == Direct::Auto && body.len() as u64 > LINE_BODY_BYTES_MIN;
-    Ok(Received { body, is_beside, upload: None, spilled: None, _share: share })
+    let payload = if is_beside { Payload::Beside(body) } else { Payload::Message(body) };
+    Ok(Received { payload, _share: share })
 }
 
 /// Whether a body goes over a stream of its own, where the Route does not decide: what neither a message nor a line
@@ -214,6 +201,7 @@ pub(crate) fn shown(head: &request::Parts, below: &str) -> Option<(Uuid, Token)>
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http_body_util::{BodyExt as _, Empty, StreamBody};
     use hyper::body::Frame;
 

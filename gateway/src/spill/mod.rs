@@ -20,7 +20,7 @@ use crate::body::{self, Filled, MESSAGE_BODY_BYTES_MAX, Share};
 use crate::core::{Core, Count};
 use crate::direct::Received;
 use crate::problem::Problem;
-use crate::submission::Destination;
+use crate::submission::{Destination, Payload};
 
 pub(crate) use fetch::{ObjectBody, fetch, is_object};
 pub(crate) use store::Objects;
@@ -91,7 +91,7 @@ pub(crate) async fn receive(
         let filled = body::fill(&mut body, in_message, &core.budget, core.body_times()).await;
         match filled.map_err(|error| Problem::unread(&error))? {
             Filled::Whole(body, share) => {
-                return Ok(Received { body, is_beside: false, upload: None, spilled: None, _share: share });
+                return Ok(Received { payload: Payload::Message(body), _share: share });
             }
             Filled::More(bytes, share) => first = (bytes, share),
         }
@@ -105,8 +105,7 @@ pub(crate) async fn receive(
     let (first, _share) = first;
     let spilled =
         put(core, objects, object, Outflow::new(first, body, version, limit, core.body_times())).await?;
-    let _share = Share::none(&core.budget);
-    Ok(Received { body: Bytes::new(), is_beside: false, upload: None, spilled: Some(spilled), _share })
+    Ok(Received { payload: Payload::Spilled(spilled), _share: Share::none(&core.budget) })
 }
 
 /// A place of those for streams: like one it holds a connection and what is on its way.
